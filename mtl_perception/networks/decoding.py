@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network's raw maps mean: the one decoder that losses, metrics and the graph share.
+
+Raw conventions, per task kind (B images, any resolution h x w):
+
+* semantic: C logits, one per class.
+* depth: one channel, the natural logarithm of the depth in metres along Z that a camera with the
+  reference focal length would see. A log channel is positive by construction and gives near and
+  far surfaces the same relative resolution over the whole 0.2 to 20 m of a room.
+* normals: an unnormalised 3-vector in the optical frame (x right, y down, z forward), again as
+  seen by the reference focal length.
+* edges: one logit.
+
+All decoders leave half precision first: ``exp``, ``normalize`` (its epsilon is zero in fp16) and
+``sigmoid`` are cheap and lose accuracy there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def decode_semantic(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Decode class logits into labels and confidence.
+
+    :param raw: logits (B, C, h, w), C <= 255
+    :returns: labels uint8 (B, h, w) and the winner's softmax probability float32 (B, h, w)
+    """
+    logits = raw.float()
+    labels = logits.argmax(dim=1)
+    # The winner's softmax without the other C - 1 quotients: exp(0) / sum(exp(l - max l)).
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    confidence = shifted.exp().sum(dim=1).reciprocal()
+    return labels.to(torch.uint8), confidence
+
+
+def decode_depth(
+    raw: Tensor, depth_range_m: tuple[float, float], depth_scale: Tensor | None = None
+) -> Tensor:
+    """
+    Decode log-depth into metres along Z.
+
+    :param raw: log-depth (B, 1, h, w)
+    :param depth_range_m: shortest and longest depth at the reference focal length; the result is
+        clamped to it before it is scaled
+    :param depth_scale: f / f_ref per image (B,); None leaves depth at the reference focal length
+    :returns: depth float32 (B, h, w)
+    """
+    low, high = depth_range_m
+    # Clamped before exp, so that an untrained network cannot overflow.
+    depth = raw[:, 0].float().clamp(math.log(low), math.log(high)).exp()
+    if depth_scale is not None:
+        depth = depth * depth_scale.float().view(-1, 1, 1)
+    return depth
+
+
+def decode_normals(raw: Tensor, depth_scale: Tensor | None = None) -> Tensor:
+    """
+    Decode 3-vectors into unit normals.
+
+    A focal length s times the reference stretches depth by s, which turns the normal
+    (nx, ny, nz) of a surface into (nx, ny, nz / s) up to its length.
+
+    :param raw: vectors (B, 3, h, w) in the optical frame
+    :param depth_scale: s = f / f_ref per image (B,); None leaves the reference focal length
+    :returns: unit vectors float32 (B, 3, h, w)
+    """
+    vectors = F.normalize(raw.float(), dim=1, eps=1e-6)
+    if depth_scale is not None:
+        scale = depth_scale.float().view(-1, 1, 1, 1)
+        vectors = torch.cat((vectors[:, :2], vectors[:, 2:] / scale), dim=1)
+        vectors = F.normalize(vectors, dim=1, eps=1e-6)
+    return vectors
+
+
+def decode_edges(raw: Tensor) -> Tensor:
+    """
+    Decode edge logits into probabilities.
+
+    :param raw: logits (B, 1, h, w)
+    :returns: probability float32 (B, h, w)
+    """
+    return raw[:, 0].float().sigmoid()
