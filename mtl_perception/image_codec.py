@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn the bytes of a ROS image message into arrays, with NumPy and OpenCV alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.errors import MtlPerceptionError
+
+# The named encodings of sensor_msgs/image_encodings.hpp that a plain view can read: scalar
+# type and channels. The OpenCV-like names ('16UC1', '32FC3') follow the rule below instead.
+_NAMED: Final = {
+    'rgb8': ('u1', 3),
+    'bgr8': ('u1', 3),
+    'rgba8': ('u1', 4),
+    'bgra8': ('u1', 4),
+    'mono8': ('u1', 1),
+    'mono16': ('u2', 1),
+}
+_GENERIC: Final = re.compile(r'(8U|8S|16U|16S|32S|32F|64F)C([1-9]\d*)?')
+_SCALARS: Final = {
+    '8U': 'u1', '8S': 'i1', '16U': 'u2', '16S': 'i2', '32S': 'i4', '32F': 'f4', '64F': 'f8',
+}
+_TO_RGB: Final = {
+    'bgr8': cv2.COLOR_BGR2RGB,
+    '8UC3': cv2.COLOR_BGR2RGB,
+    'rgba8': cv2.COLOR_RGBA2RGB,
+    'bgra8': cv2.COLOR_BGRA2RGB,
+    '8UC4': cv2.COLOR_BGRA2RGB,
+    'mono8': cv2.COLOR_GRAY2RGB,
+    '8UC1': cv2.COLOR_GRAY2RGB,
+}
+
+
+class ImageCodecError(MtlPerceptionError):
+    """An image message whose bytes cannot be read as it claims."""
+
+
+def image_layout(encoding: str) -> tuple[np.dtype[Any], int] | None:
+    """Return the scalar type and the channels of a plainly stored encoding.
+
+    None for an encoding that needs more than a view (Bayer, YUV, ...) or that is unknown:
+    the caller then asks cv_bridge or rosbags-image.
+    """
+    if encoding in _NAMED:
+        scalar, channels = _NAMED[encoding]
+        return np.dtype(scalar), channels
+    if match := _GENERIC.fullmatch(encoding):
+        return np.dtype(_SCALARS[match[1]]), int(match[2] or 1)
+    return None
+
+
+def decode_image(
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    data: Any,
+    is_bigendian: bool | int = False,
+) -> NDArray[Any]:
+    """Read the fields of a sensor_msgs/Image as an array, without a copy where possible.
+
+    `data` is anything with the buffer protocol. Returns (H, W) or (H, W, C) in the machine's
+    byte order and in the encoding's own channel order; a view on `data` unless its bytes have
+    to be swapped.
+
+    Raises:
+        ImageCodecError: The encoding is not a plain one (see `image_layout`), or height,
+            width, step and the number of bytes contradict each other.
+
+    Source: sensor_msgs/msg/Image (`data` holds step * height bytes).
+    """
+    layout = image_layout(encoding)
+    if layout is None:
+        raise ImageCodecError(
+            f'image encoding {encoding!r} cannot be read as plain rows; '
+            f'known are {", ".join(_NAMED)} and the OpenCV names such as 16UC1 and 32FC1'
+        )
+    scalar, channels = layout
+    if height <= 0 or width <= 0:
+        raise ImageCodecError(f'image of {width}x{height} pixels is empty')
+    row_bytes = width * channels * scalar.itemsize
+    if step < row_bytes:
+        raise ImageCodecError(
+            f'image step {step} is shorter than a row: '
+            f'{width} pixels of {encoding} take {row_bytes} bytes'
+        )
+    buffer = np.frombuffer(data, np.uint8)
+    if buffer.size != step * height:
+        raise ImageCodecError(
+            f'image holds {buffer.size} bytes, but step {step} x height {height} '
+            f'is {step * height}'
+        )
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    strides = (step, channels * scalar.itemsize, scalar.itemsize)[: len(shape)]
+    stored = scalar.newbyteorder('>' if is_bigendian else '<')
+    array: NDArray[Any] = np.ndarray(shape, stored, buffer, strides=strides)
+    return array if stored == scalar else array.astype(scalar)
+
+
+def to_rgb(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
+    """Convert what `decode_image` returned to (H, W, 3) uint8 RGB; rgb8 passes as it is.
+
+    8UC1, 8UC3 and 8UC4 are taken as grey, BGR and BGRA, as OpenCV and RViz do. mono16 keeps
+    its upper byte.
+
+    Raises:
+        ImageCodecError: The encoding carries no colour (for example 32FC1).
+    """
+    if encoding == 'rgb8':
+        return image
+    if encoding == 'mono16':
+        return cv2.cvtColor((image >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    if encoding not in _TO_RGB:
+        raise ImageCodecError(
+            f'image encoding {encoding!r} is not a colour image; '
+            f'expected one of rgb8, mono16, {", ".join(_TO_RGB)}'
+        )
+    return cv2.cvtColor(image, _TO_RGB[encoding])
+
+
+def to_metres(image: NDArray[Any], encoding: str) -> NDArray[np.float32]:
+    """Convert what `decode_image` returned to depth (H, W) float32 in metres, NaN = invalid.
+
+    16UC1 and mono16 are millimetres with 0 = invalid; 32FC1 and 64FC1 are metres, of which
+    zero, negative and non-finite ones are invalid.
+
+    Raises:
+        ImageCodecError: The encoding cannot carry depth.
+
+    Source: REP 118 (depth images), REP 117 (informational distance measurements).
+    """
+    if encoding in ('16UC1', '16UC', 'mono16'):
+        depth = image.astype(np.float32) / np.float32(1000.0)
+    elif encoding in ('32FC1', '32FC', '64FC1', '64FC'):
+        depth = image.astype(np.float32)
+    else:
+        raise ImageCodecError(
+            f'image encoding {encoding!r} is not a depth image; expected 16UC1 (millimetres) '
+            'or 32FC1 (metres)'
+        )
+    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
+    return depth
+
+
+def decode_compressed(data: Any) -> NDArray[np.uint8]:
+    """Decode the JPEG or PNG bytes of a sensor_msgs/CompressedImage to (H, W, 3) uint8 RGB.
+
+    An orientation tag in the file is ignored: the CameraInfo describes the stored pixels.
+
+    Raises:
+        ImageCodecError: The bytes are empty, cut short beyond repair, or not an image.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(buffer, flags) if buffer.size else None
+    except cv2.error as error:
+        raise ImageCodecError(f'compressed image cannot be decoded: {error.err}') from error
+    if image is None:
+        raise ImageCodecError(f'{buffer.size} bytes of a compressed image are not a JPEG or PNG')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
