@@ -197,10 +197,17 @@ class CameraModel:
         )
 
     def rectified(self) -> CameraModel:
-        """Return the pinhole of the rectified image: K from P (from K where P is absent), D = 0."""
-        fx, fy, cx, cy = self.projection or (self.fx, self.fy, self.cx, self.cy)
-        if self.is_rectified and self.projection is None:
-            return self
+        """
+        Return the pinhole of the rectified image: K from P (K where P is absent), D = 0.
+
+        An image without distortion is left as it is, so its own K stays.
+        """
+        fx, fy, cx, cy = self.fx, self.fy, self.cx, self.cy
+        if self.is_rectified:
+            if self.projection is None:
+                return self
+        elif self.projection is not None:
+            fx, fy, cx, cy = self.projection
         return CameraModel(self.width, self.height, fx, fy, cx, cy)
 
     @cached_property

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task is: its name, kind, channels, label set and colours (numpy and YAML only)."""
+
+from mtl_perception.tasks.label_set import LabelSet, load_label_set
+from mtl_perception.tasks.task import KINDS, Task, TaskError, standard_tasks
+
+__all__ = ['KINDS', 'LabelSet', 'Task', 'TaskError', 'load_label_set', 'standard_tasks']
