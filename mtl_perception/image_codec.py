@@ -42,7 +42,8 @@ class ImageCodecError(MtlPerceptionError):
 
 
 def image_layout(encoding: str) -> tuple[np.dtype[Any], int] | None:
-    """Return the scalar type and the channels of a plainly stored encoding.
+    """
+    Return the scalar type and the channels of a plainly stored encoding.
 
     None for an encoding that needs more than a view (Bayer, YUV, ...) or that is unknown:
     the caller then asks cv_bridge or rosbags-image.
@@ -63,17 +64,19 @@ def decode_image(
     data: Any,
     is_bigendian: bool | int = False,
 ) -> NDArray[Any]:
-    """Read the fields of a sensor_msgs/Image as an array, without a copy where possible.
+    """
+    Read the fields of a sensor_msgs/Image as an array, without a copy where possible.
 
     `data` is anything with the buffer protocol. Returns (H, W) or (H, W, C) in the machine's
     byte order and in the encoding's own channel order; a view on `data` unless its bytes have
-    to be swapped.
+    to be swapped. Source: sensor_msgs/msg/Image (`data` holds step * height bytes).
 
-    Raises:
-        ImageCodecError: The encoding is not a plain one (see `image_layout`), or height,
-            width, step and the number of bytes contradict each other.
+    Raises
+    ------
+    ImageCodecError
+        The encoding is not a plain one (see `image_layout`), or height, width, step and the
+        number of bytes contradict each other.
 
-    Source: sensor_msgs/msg/Image (`data` holds step * height bytes).
     """
     layout = image_layout(encoding)
     if layout is None:
@@ -83,7 +86,7 @@ def decode_image(
         )
     scalar, channels = layout
     if height <= 0 or width <= 0:
-        raise ImageCodecError(f'image of {width}x{height} pixels is empty')
+        raise ImageCodecError(f'image of {width}x{height} pixels is empty; it must be positive')
     row_bytes = width * channels * scalar.itemsize
     if step < row_bytes:
         raise ImageCodecError(
@@ -104,36 +107,43 @@ def decode_image(
 
 
 def to_rgb(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
-    """Convert what `decode_image` returned to (H, W, 3) uint8 RGB; rgb8 passes as it is.
+    """
+    Convert what `decode_image` returned to (H, W, 3) uint8 RGB; rgb8 passes as it is.
 
     8UC1, 8UC3 and 8UC4 are taken as grey, BGR and BGRA, as OpenCV and RViz do. mono16 keeps
     its upper byte.
 
-    Raises:
-        ImageCodecError: The encoding carries no colour (for example 32FC1).
+    Raises
+    ------
+    ImageCodecError
+        The encoding carries no colour (for example 32FC1).
+
     """
     if encoding == 'rgb8':
         return image
     if encoding == 'mono16':
-        return cv2.cvtColor((image >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+        grey = (image >> 8).astype(np.uint8)
+        return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     if encoding not in _TO_RGB:
         raise ImageCodecError(
             f'image encoding {encoding!r} is not a colour image; '
             f'expected one of rgb8, mono16, {", ".join(_TO_RGB)}'
         )
-    return cv2.cvtColor(image, _TO_RGB[encoding])
+    return np.asarray(cv2.cvtColor(image, _TO_RGB[encoding]), np.uint8)
 
 
 def to_metres(image: NDArray[Any], encoding: str) -> NDArray[np.float32]:
-    """Convert what `decode_image` returned to depth (H, W) float32 in metres, NaN = invalid.
+    """
+    Convert what `decode_image` returned to depth (H, W) float32 in metres, NaN = invalid.
 
     16UC1 and mono16 are millimetres with 0 = invalid; 32FC1 and 64FC1 are metres, of which
-    zero, negative and non-finite ones are invalid.
+    zero, negative and non-finite ones are invalid. Source: REP-118, REP-117.
 
-    Raises:
-        ImageCodecError: The encoding cannot carry depth.
+    Raises
+    ------
+    ImageCodecError
+        The encoding cannot carry depth.
 
-    Source: REP 118 (depth images), REP 117 (informational distance measurements).
     """
     if encoding in ('16UC1', '16UC', 'mono16'):
         depth = image.astype(np.float32) / np.float32(1000.0)
@@ -149,12 +159,16 @@ def to_metres(image: NDArray[Any], encoding: str) -> NDArray[np.float32]:
 
 
 def decode_compressed(data: Any) -> NDArray[np.uint8]:
-    """Decode the JPEG or PNG bytes of a sensor_msgs/CompressedImage to (H, W, 3) uint8 RGB.
+    """
+    Decode the JPEG or PNG bytes of a sensor_msgs/CompressedImage to (H, W, 3) uint8 RGB.
 
     An orientation tag in the file is ignored: the CameraInfo describes the stored pixels.
 
-    Raises:
-        ImageCodecError: The bytes are empty, cut short beyond repair, or not an image.
+    Raises
+    ------
+    ImageCodecError
+        The bytes are empty, cut short beyond repair, or not an image.
+
     """
     buffer = np.frombuffer(data, np.uint8)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -164,4 +178,4 @@ def decode_compressed(data: Any) -> NDArray[np.uint8]:
         raise ImageCodecError(f'compressed image cannot be decoded: {error.err}') from error
     if image is None:
         raise ImageCodecError(f'{buffer.size} bytes of a compressed image are not a JPEG or PNG')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
