@@ -14,7 +14,6 @@ import math
 from typing import Any
 
 from mtl_perception.errors import MtlPerceptionError
-
 import numpy as np
 import numpy.typing as npt
 

@@ -7,10 +7,9 @@ import re
 from typing import Any, Final
 
 import cv2
+from mtl_perception.errors import MtlPerceptionError
 import numpy as np
 from numpy.typing import NDArray
-
-from mtl_perception.errors import MtlPerceptionError
 
 # The named encodings of sensor_msgs/image_encodings.hpp that a plain view can read: scalar
 # type and channels. The OpenCV-like names ('16UC1', '32FC3') follow the rule below instead.

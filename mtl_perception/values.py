@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mtl_perception.camera import CameraModel
 import numpy as np
 import numpy.typing as npt
-
-from mtl_perception.camera import CameraModel
 
 Array = npt.NDArray[Any]
 UNLABELLED = 255

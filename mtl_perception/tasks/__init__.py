@@ -2,6 +2,6 @@
 """What a task is: its name, kind, channels, label set and colours (numpy and YAML only)."""
 
 from mtl_perception.tasks.label_set import LabelSet, load_label_set
-from mtl_perception.tasks.task import KINDS, Task, TaskError, standard_tasks
+from mtl_perception.tasks.task import KINDS, standard_tasks, Task, TaskError
 
 __all__ = ['KINDS', 'LabelSet', 'Task', 'TaskError', 'load_label_set', 'standard_tasks']

@@ -11,7 +11,6 @@ from typing import Any
 
 from mtl_perception.tasks.errors import TaskError
 from mtl_perception.values import UNLABELLED
-
 import numpy as np
 import numpy.typing as npt
 

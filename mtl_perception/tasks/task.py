@@ -10,7 +10,6 @@ from typing import Any
 from mtl_perception.tasks import colours
 from mtl_perception.tasks.errors import TaskError
 from mtl_perception.tasks.label_set import LabelSet, load_label_set
-
 import numpy as np
 import numpy.typing as npt
 
@@ -86,7 +85,7 @@ class Task:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Task:
+    def from_json(cls, values: Any) -> Task:
         """
         Read what `to_json` wrote.
 

@@ -1,0 +1,62 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv and installs
+# what it needs and no more. `make demo ARGS="--headless --duration 20 --out out"`.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test matrix lint robot-test clean
+
+demo: $(VENV)/.demo
+	$(RUN) -m mtl_perception demo $(ARGS)
+
+test: lint
+	$(RUN) -m pytest -m 'not gpu and not matrix' $(PYTEST_ARGS)
+	$(MAKE) robot-test
+
+lint: $(VENV)/.test
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+# Everything, the full matrix of systems and backbones included; hours on two cores.
+matrix: $(VENV)/.test
+	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
+
+# The parts that run on a robot, with the oldest libraries that pip still offers: Jazzy's rclpy,
+# NumPy 1 and OpenCV 4. Stands in for Humble on JetPack 6.
+robot-test: .venv-robot/.robot
+	.venv-robot/bin/python -m pytest -m 'not gpu and not matrix and not train' \
+		test/ros test/inference test/geometry test/simulation test/tasks \
+		test/test_camera.py test/test_manifest.py $(PYTEST_ARGS)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "mtl_perception needs Python 3.10 or newer; say which: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "Python's venv module is missing; install it: sudo apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.py | $(VENV)/bin/python
+	@echo 'Installing what the demo needs (about 300 MB, once) ...'
+	@$(PIP) -e '.[ros,cpu,rooms,viewer]' || { \
+		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.test: setup.py | $(VENV)/bin/python
+	@echo 'Installing what training and the tests need (several GB, once) ...'
+	@$(PIP) -e '.[ros,cpu,rooms,train,viewer,test]' || { \
+		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
+	@touch $@
+
+.venv-robot/.robot: setup.py | $(VENV)/bin/python
+	@$(PYTHON) -m venv .venv-robot
+	@.venv-robot/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c test/robot_constraints.txt -e '.[ros,cpu,rooms]' pytest pytest-timeout hypothesis psutil
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-robot build install log *.egg-info

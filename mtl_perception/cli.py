@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command line: `python3 -m mtl_perception <command>`, or `ros2 run mtl_perception <command>`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+import os
+import signal
+import sys
+
+from mtl_perception.errors import MtlPerceptionError
+
+USAGE_ERROR = 2
+FAILURE = 1
+INTERRUPTED = 128 + signal.SIGINT
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives and what it does, in one line."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    'demo': Command('mtl_perception.ros.demo_command', 'a rendered camera and the live node'),
+    'live': Command('mtl_perception.ros.live_command', 'the perception node'),
+    'camera': Command('mtl_perception.ros.camera_command', 'publish a camera, video, bag, rooms'),
+    'rooms': Command('mtl_perception.datasets.rooms_command', 'render labelled rooms'),
+    'train': Command('mtl_perception.training.command', 'train a network, write a bundle'),
+    'replay': Command('mtl_perception.evaluation.replay_command', 'score a model on a rosbag'),
+    'benchmark': Command('mtl_perception.ros.benchmark_command', 'time every stage of a frame'),
+    'models': Command('mtl_perception.networks.command', 'list the networks and what they cost'),
+}
+
+# Which extra brings a package that may be absent; the message names the remedy.
+_EXTRAS = {
+    'rclpy': 'ros',
+    'rosbags': 'ros',
+    'onnxruntime': 'cpu',
+    'openvino': 'openvino',
+    'embreex': 'rooms',
+    'trimesh': 'rooms',
+    'torch': 'train',
+    'timm': 'train',
+    'lightning': 'train',
+    'torchmetrics': 'train',
+    'open3d': 'map',
+    'rerun': 'viewer',
+    'cv2': 'cpu',
+    'numpy': 'cpu',
+    'rich': 'cpu',
+    'safetensors': 'cpu',
+    'yaml': 'cpu',
+}
+
+
+def usage() -> str:
+    """Return the help of the command line itself."""
+    width = max(len(name) for name in COMMANDS)
+    rows = '\n'.join(
+        f'  {name:<{width}}  {command.summary}' for name, command in COMMANDS.items()
+    )
+    return (
+        'usage: python3 -m mtl_perception <command> [options]\n\n'
+        f'commands:\n{rows}\n\n'
+        'Each command explains itself: python3 -m mtl_perception live --help\n'
+        'example: python3 -m mtl_perception demo --headless --duration 20 --out out\n'
+    )
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    package = (error.name or '').partition('.')[0]
+    extra = _EXTRAS.get(package)
+    if extra is None and package.endswith('_msgs'):
+        extra = 'ros'
+    if extra is None:
+        return f'the Python package {error.name!r} is missing from {sys.executable}'
+    return (
+        f'the Python package {package!r} is missing from {sys.executable}; '
+        f"install it with: pip install 'mtl_perception[{extra}]' (from a clone: '.[{extra}]')"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 (the work failed) or 2 (wrong usage)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(usage(), end='')
+        return 0 if arguments else USAGE_ERROR
+    name, *rest = arguments
+    command = COMMANDS.get(name)
+    if command is None:
+        print(f'mtl_perception: no command {name!r}\n{usage()}', end='', file=sys.stderr)
+        return USAGE_ERROR
+    try:
+        entry: Callable[[Sequence[str]], int] = import_module(command.module).main
+        return entry(rest)
+    except ModuleNotFoundError as error:
+        if (error.name or '').startswith('mtl_perception'):
+            raise
+        print(f'mtl_perception {name}: {_missing(error)}', file=sys.stderr)
+        return FAILURE
+    except MtlPerceptionError as error:
+        print(f'mtl_perception {name}: {error}', file=sys.stderr)
+        return FAILURE
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _console_script(name: str) -> Callable[[], int]:
+    def run() -> int:
+        return main([name, *sys.argv[1:]])
+
+    return run
+
+
+# `ros2 run mtl_perception live` finds these through the console scripts in setup.py.
+demo = _console_script('demo')
+live = _console_script('live')
+camera = _console_script('camera')
+rooms = _console_script('rooms')
+train = _console_script('train')
+replay = _console_script('replay')
+benchmark = _console_script('benchmark')
+models = _console_script('models')
