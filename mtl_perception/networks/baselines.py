@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The baselines: one shared encoder, one high-resolution head per task, nothing exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtl_perception.networks.errors import NetworkError
+from mtl_perception.networks.heads import HighResolutionHead
+from mtl_perception.networks.network import Encoder, Network
+from mtl_perception.networks.outputs import Outputs
+from torch import nn, Tensor
+
+if TYPE_CHECKING:
+    from mtl_perception.tasks import Task
+
+
+class MultiTaskBaseline(Network):
+    """Shared encoder, independent heads; raw maps at 1/4 of the input size."""
+
+    def __init__(
+        self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
+    ) -> None:
+        super().__init__(encoder, tasks, auxiliary, mode)
+        self.heads = nn.ModuleDict(
+            {task.name: HighResolutionHead(encoder.channels, task) for task in self.all_tasks}
+        )
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Map a normalised image (B, 3, H, W) to raw maps (B, C, ceil(H/4), ceil(W/4))."""
+        features = self.encoder(image)
+        maps = {task.name: self.heads[task.name](features) for task in self.tasks}
+        if not (self.training and self.auxiliary_tasks):
+            return Outputs(maps)
+        auxiliary = {task.name: self.heads[task.name](features) for task in self.auxiliary_tasks}
+        return Outputs(maps, (auxiliary,))
+
+
+class SingleTaskBaseline(MultiTaskBaseline):
+    """The same network for exactly one task: what every multi-task gain is measured against."""
+
+    def __init__(
+        self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
+    ) -> None:
+        if len(tasks) != 1 or auxiliary:
+            names = ', '.join(task.name for task in (*tasks, *auxiliary))
+            raise NetworkError(
+                f'system single_task takes exactly one task, got {names}; '
+                'build one network per task or use multi_task'
+            )
+        super().__init__(encoder, tasks, auxiliary, mode)
