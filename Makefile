@@ -29,7 +29,7 @@ matrix: $(VENV)/.test
 # The parts that run on a robot, with the oldest libraries that pip still offers: Jazzy's rclpy,
 # NumPy 1 and OpenCV 4. Stands in for Humble on JetPack 6.
 robot-test: .venv-robot/.robot
-	.venv-robot/bin/python -m pytest -m 'not gpu and not matrix and not train' \
+	.venv-robot/bin/python -m pytest -m 'not gpu and not matrix' \
 		test/ros test/inference test/geometry test/simulation test/tasks \
 		test/test_camera.py test/test_manifest.py $(PYTEST_ARGS)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One command line: `python3 -m mtl_perception <command>`, or `ros2 run mtl_perception <command>`."""
+"""One command line: `python3 -m mtl_perception <command>`, `ros2 run mtl_perception <command>`."""
 
 from __future__ import annotations
 
