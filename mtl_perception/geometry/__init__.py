@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Geometry of finished maps: the fused cloud and normals from measured depth."""
