@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from mtl_perception.camera import CameraModel
 from mtl_perception.geometry.errors import GeometryError
 from mtl_perception.geometry.normals_from_depth import normals_from_depth
