@@ -324,7 +324,8 @@ def load_manifest(directory: Path | str) -> Manifest:
             raise _refuse('sha256', claimed, remedy)
         missing = [name for name in _HASHED_FILES if name not in manifest.files]
         if missing:
-            raise _refuse('files', sorted(manifest.files), f'the digest of {missing[0]} is missing')
+            remedy = f'the digest of {missing[0]} is missing; copy the bundle again'
+            raise _refuse('files', sorted(manifest.files), remedy)
     except BundleError as error:
         msg = f'{path}: {error}'
         raise BundleError(msg) from error

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far two sets of a graph's maps are apart, in the terms of each task kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtl_perception.tasks import Task
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# What two fp32 engines may differ by, in the units of `disagreement`.
+FP32_TOLERANCE = {'semantic': 1e-4, 'depth': 1e-3, 'normals': 0.1, 'edges': 1.5 / 255.0}
+
+
+def _labels(reference: Array, maps: Array) -> float:
+    return float(np.mean(reference != maps))
+
+
+def _depth(reference: Array, maps: Array) -> float:
+    return float(np.max(np.abs(maps - reference) / reference))
+
+
+def _normals(reference: Array, maps: Array) -> float:
+    # From the chord: the arc cosine of a float32 dot product is lost below 0.03 degrees.
+    chord = np.linalg.norm(maps.astype(np.float64) - reference.astype(np.float64), axis=-1)
+    angle = 2.0 * np.arcsin(np.clip(chord / 2.0, 0.0, 1.0))
+    return float(np.percentile(np.degrees(angle), 99))
+
+
+def _edges(reference: Array, maps: Array) -> float:
+    return float(np.max(np.abs(maps.astype(np.float32) - reference.astype(np.float32))) / 255.0)
+
+
+_BY_KIND: dict[str, Callable[[Array, Array], float]] = {
+    'semantic': _labels,
+    'depth': _depth,
+    'normals': _normals,
+    'edges': _edges,
+}
+
+
+def disagreement(
+    tasks: Sequence[Task], reference: Mapping[str, Array], maps: Mapping[str, Array]
+) -> dict[str, float]:
+    """
+    Return by task name how far `maps` are from `reference`; NaN where a map holds NaN.
+
+    semantic: the share of pixels with another label; depth: the largest relative difference;
+    normals: the 99th percentile of the angle, degrees; edges: the largest difference of
+    probability.
+    """
+    return {
+        task.name: _BY_KIND[task.kind](reference[task.name], maps[task.name]) for task in tasks
+    }
