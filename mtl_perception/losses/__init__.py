@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses on raw maps, one file per task kind, and their weighted sum."""

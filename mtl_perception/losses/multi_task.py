@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weighted sum over tasks and supervised scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mtl_perception.losses.task_loss import loss_for, LossError, task_loss
+from mtl_perception.networks.outputs import Outputs
+from mtl_perception.tasks import Task
+from mtl_perception.values import UNLABELLED
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# At equal weights the losses differ by orders of magnitude; these are the weights of the
+# PAD-Net, MTI-Net and DeMT configurations.
+PUBLISHED_WEIGHTS = {'semantic': 1.0, 'depth': 1.0, 'normals': 10.0, 'edges': 50.0}
+AUXILIARY_AT = ('label', 'prediction')
+
+
+@dataclass(frozen=True)
+class MultiTaskLossValue:
+    """The total to descend, and the unweighted loss of each task's final map to log."""
+
+    total: Tensor  # scalar
+    by_task: dict[str, Tensor]  # scalars, detached
+
+
+def shrink_target(task: Task, target: Tensor, size: tuple[int, int]) -> Tensor:
+    """
+    Bring a target down to the size of a coarse prediction.
+
+    Labels, depth and normals take the nearest pixel (a mean would invent classes and surfaces
+    between two objects). Edges become the share of edge pixels in the cell: with it the loss
+    equals the mean over the cell's pixels, where the nearest pixel would miss thin lines.
+
+    :param target: (B, H, W), for normals (B, 3, H, W)
+    :param size: (h, w)
+    :returns: the target at (h, w)
+    """
+    if tuple(target.shape[-2:]) == size:
+        return target
+    if task.kind == 'edges':
+        annotated = (target != UNLABELLED).float()[:, None]
+        share = F.adaptive_avg_pool2d((target == 1).float()[:, None], size)
+        covered = F.adaptive_avg_pool2d(annotated, size)
+        cell = torch.where(covered > 0, share / covered.clamp(min=1e-6), float(UNLABELLED))
+        return cell[:, 0]
+    height, width = target.shape[-2:]
+    rows = ((torch.arange(size[0], device=target.device) + 0.5) * height / size[0]).long()
+    columns = ((torch.arange(size[1], device=target.device) + 0.5) * width / size[1]).long()
+    return target[..., rows[:, None], columns[None, :]]
+
+
+class MultiTaskLoss:
+    """
+    Deep supervision: final maps plus auxiliary maps, each with its task's weight.
+
+    total = sum over scales and auxiliary tasks of w_t L_t + sum over main tasks of w_t L_t,
+    every coefficient 1 (MTI-Net).
+
+    `auxiliary_at` says where auxiliary maps meet their targets: 'label' enlarges the map to
+    the label's size, as published; 'prediction' brings the target down to the map, which costs
+    a small part of the time (the coarsest maps are 1/32: enlarging them multiplies their
+    pixels by 1024 and adds no information).
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        weights: Mapping[str, float] | None = None,
+        losses: Mapping[str, str] | None = None,
+        auxiliary_at: str = 'label',
+    ) -> None:
+        """
+        Fix tasks, weights and losses.
+
+        :param tasks: all tasks, main and auxiliary
+        :param weights: by task name; absent = the published weight of the kind
+        :param losses: loss name by task name; absent = the published loss of the kind
+        :param auxiliary_at: 'label' or 'prediction'
+        :raises LossError: if a name is unknown or a weight is negative
+        """
+        self._tasks = {task.name: task for task in tasks}
+        for given, label in ((weights, 'weight'), (losses, 'loss')):
+            unknown = sorted(set(given or ()) - set(self._tasks))
+            if unknown:
+                msg = f'a {label} is given for {unknown}, but the tasks are {list(self._tasks)}'
+                raise LossError(msg)
+        if auxiliary_at not in AUXILIARY_AT:
+            msg = f'auxiliary_at is {auxiliary_at!r}; use one of {AUXILIARY_AT}'
+            raise LossError(msg)
+        self._losses = dict(losses or {})
+        for task in tasks:
+            loss_for(task, self._losses.get(task.name))
+        self._weights = {
+            task.name: float((weights or {}).get(task.name, PUBLISHED_WEIGHTS[task.kind]))
+            for task in tasks
+        }
+        negative = {name: value for name, value in self._weights.items() if not value >= 0}
+        if negative:
+            msg = f'task weights must not be negative: {negative}'
+            raise LossError(msg)
+        self._auxiliary_at = auxiliary_at
+
+    def __call__(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> MultiTaskLossValue:
+        """
+        Sum the losses of `outputs` against `targets`.
+
+        :param outputs: a network's raw maps; a task without target adds zero, with a gradient
+        :param targets: by task name, (B, H, W), for normals (B, 3, H, W)
+        """
+        by_task: dict[str, Tensor] = {}
+        terms: list[Tensor] = []
+        with torch.autocast(self._device(outputs), enabled=False):
+            for name, raw in outputs.maps.items():
+                value = self._task_value(name, raw, targets.get(name))
+                by_task[name] = value.detach()
+                terms.append(self._weights[name] * value)
+            for scale in outputs.auxiliary:
+                for name, raw in scale.items():
+                    target = targets.get(name)
+                    if target is not None and self._auxiliary_at == 'prediction':
+                        target = shrink_target(self._tasks[name], target, _size(raw))
+                    terms.append(self._weights[name] * self._task_value(name, raw, target))
+        return MultiTaskLossValue(total=torch.stack(terms).sum(), by_task=by_task)
+
+    def _task_value(self, name: str, raw: Tensor, target: Tensor | None) -> Tensor:
+        if target is None:
+            return raw.float().sum() * 0.0
+        return task_loss(self._tasks[name], raw, target, self._losses.get(name))
+
+    @staticmethod
+    def _device(outputs: Outputs) -> str:
+        return next(iter(outputs.maps.values())).device.type
+
+
+def _size(raw: Tensor) -> tuple[int, int]:
+    return int(raw.shape[-2]), int(raw.shape[-1])

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which loss belongs to which task kind, under the names that recipes use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.losses.depth import depth_l1_loss, depth_log_l1_loss
+from mtl_perception.losses.edges import edges_balanced_loss
+from mtl_perception.losses.normals import normals_cosine_loss, normals_l1_loss
+from mtl_perception.losses.semantic import semantic_loss
+from mtl_perception.tasks import Task
+import torch.nn.functional as F
+from torch import Tensor
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+# kind -> name -> loss; the first name of a kind is what the MTI-Net code uses.
+LOSSES: Mapping[str, Mapping[str, LossFunction]] = {
+    'semantic': {'cross_entropy': semantic_loss},
+    'depth': {'l1': depth_l1_loss, 'log_l1': depth_log_l1_loss},
+    'normals': {'l1': normals_l1_loss, 'cosine': normals_cosine_loss},
+    'edges': {'balanced': edges_balanced_loss},
+}
+
+
+class LossError(MtlPerceptionError):
+    """A loss that does not exist or does not fit its task or target."""
+
+
+def loss_for(task: Task, name: str | None = None) -> LossFunction:
+    """
+    Return the loss called `name` for the kind of `task`; None is the published one.
+
+    Raises
+    ------
+    LossError
+        If the kind has no loss of that name.
+
+    """
+    choices = LOSSES.get(task.kind)
+    if choices is None:
+        msg = f'task {task.name!r} is of kind {task.kind!r}, which has no loss'
+        raise LossError(msg)
+    name = next(iter(choices)) if name is None else name
+    if name not in choices:
+        msg = (
+            f'task {task.name!r} of kind {task.kind!r} has no loss {name!r}; '
+            f'use one of {", ".join(choices)}'
+        )
+        raise LossError(msg)
+    return choices[name]
+
+
+def task_loss(task: Task, raw: Tensor, target: Tensor, name: str | None = None) -> Tensor:
+    """
+    Compare raw maps with a target at the target's size.
+
+    The raw map is enlarged bilinearly (align_corners False) to the size of the target, in
+    single precision whatever the network ran in.
+
+    :param raw: raw map (B, C, h, w) of `task`
+    :param target: (B, H, W), for normals (B, 3, H, W)
+    :param name: a name in LOSSES of the task's kind; None is the published loss
+    :returns: scalar float32; zero, with a gradient, where nothing is annotated
+    :raises LossError: if the target does not fit the raw map
+    """
+    shape = (raw.shape[0], *target.shape[-2:])
+    expected = (shape[0], 3, *shape[1:]) if task.kind == 'normals' else shape
+    if tuple(target.shape) != expected:
+        msg = (
+            f'the target of task {task.name!r} has shape {tuple(target.shape)} for raw maps of '
+            f'shape {tuple(raw.shape)}; expected (B, {"3, " * (task.kind == "normals")}H, W)'
+        )
+        raise LossError(msg)
+    raw = raw.float()
+    if raw.shape[-2:] != target.shape[-2:]:
+        raw = F.interpolate(raw, target.shape[-2:], mode='bilinear', align_corners=False)
+    return loss_for(task, name)(raw, target)
