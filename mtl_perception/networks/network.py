@@ -24,7 +24,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.neck = Neck(backbone.channels, widths) if widths else None
-        self.channels = tuple(widths) or backbone.channels
+        self.neck_widths = tuple(widths)
+        self.channels = self.neck_widths or backbone.channels
         self.strides = backbone.strides
 
     def forward(self, image: Tensor) -> list[Tensor]:
