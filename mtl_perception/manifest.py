@@ -73,7 +73,7 @@ class Manifest:
     reference_focal_px: float  # the focal length, at network size, that depth is learned for
     depth_range_m: tuple[float, float]  # at the reference focal length
     mode: str = 'corrected'
-    neck: tuple[int, ...] | None = None  # channels per backbone stage; None = the system's own
+    neck: tuple[int, ...] | None = None  # width per backbone level; () = none, None = default
     auxiliary: tuple[Task, ...] = ()
     label_scale: float = 1.0  # size of labels and confidence over network_size: 1, 1/2, 1/3 ...
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB in 0..1
@@ -206,9 +206,10 @@ def _check(manifest: Manifest) -> None:
     _check_sizes(manifest)
     for name in ('mean', 'std'):
         value = getattr(manifest, name)
-        low = 0.0 if name == 'std' else -math.inf
-        if not _is_tuple(value, 3) or not all(_is_number(entry, low) for entry in value):
-            raise _refuse(name, value, 'it must be three numbers (RGB, 0 to 1), std positive')
+        low = 0.0 if name == 'std' else -1e-9
+        inside = _is_tuple(value, 3) and all(_is_number(entry, low, 1.001) for entry in value)
+        if not inside:
+            raise _refuse(name, value, 'it must be three numbers for RGB in 0..1, std positive')
     if not _is_number(manifest.reference_focal_px, 0.0):
         raise _refuse('reference_focal_px', manifest.reference_focal_px, 'it must be positive')
     span = manifest.depth_range_m
@@ -247,7 +248,7 @@ def _check_sizes(manifest: Manifest) -> None:
         raise _refuse('label_scale', scale, remedy)
     neck = manifest.neck
     if neck is not None and not (
-        isinstance(neck, tuple) and neck and all(_is_whole(entry, 65536) for entry in neck)
+        isinstance(neck, tuple) and all(_is_whole(entry, 65536) for entry in neck)
     ):
         raise _refuse('neck', neck, 'it must be null or a list of channel counts')
 
