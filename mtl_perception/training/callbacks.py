@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens beside the learning: progress, checkpoints that survive a kill, pictures."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from mtl_perception.files import atomic_write
+from mtl_perception.training.scoring import describe
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+import torch
+
+LAST_CHECKPOINT = 'last.ckpt'
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints written whole or not at all, and read without running anything in them."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write to a temporary file beside `path`, then rename."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        atomic_write(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read tensors and plain values only."""
+        return dict(torch.load(path, map_location=map_location or 'cpu', weights_only=True))
+
+
+class LastCheckpoint(L.Callback):
+    """Keeps the newest state of the run as `last.ckpt`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / LAST_CHECKPOINT
+
+    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        """Save at the end of every stretch."""
+        trainer.save_checkpoint(self._path)
+
+
+class RunProgress(L.Callback):
+    """One bar over all steps with the time left; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn('training'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn('left'), TimeRemainingColumn(), TextColumn('{task.fields[loss]}'),
+            console=console,
+        )
+        self._began = 0.0
+        self._first = 0
+        self._mean_loss = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, _: L.LightningModule) -> None:
+        """Show the bar."""
+        self._first = trainer.global_step
+        self._began = time.monotonic()
+        self._bar = self._progress.add_task(
+            'steps', total=trainer.max_steps, completed=self._first, loss=''
+        )
+        if self._console.is_terminal:
+            self._progress.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Move the bar."""
+        step, loss = trainer.global_step, float(outputs['loss'])
+        done = step - self._first
+        self._mean_loss += (loss - self._mean_loss) / min(done, 50)
+        text = f'loss {self._mean_loss:.3f}'
+        self._progress.update(self._bar, completed=step, loss=text)
+        if not self._console.is_terminal and (done in (1, 10) or step % 50 == 0):
+            pace = (time.monotonic() - self._began) / done
+            left = pace * (trainer.max_steps - step) / 60
+            self._console.print(
+                f'step {step}/{trainer.max_steps}  {text}  {pace:.2f} s/step  '
+                f'{left:.0f} min left', highlight=False,
+            )
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Say the headline scores."""
+        scores = {
+            name.removeprefix('validation/'): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith('validation/')
+        }
+        line = describe(scores, module.manifest.tasks)
+        self._console.print(f'validation at step {trainer.global_step}: {line}', highlight=False)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Leave the terminal tidy, also after an error."""
+        self._progress.stop()

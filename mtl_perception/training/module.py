@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Lightning module: one training step, the optimiser, averaged weights, validation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+from mtl_perception.graph import PerceptionGraph
+from mtl_perception.losses.multi_task import MultiTaskLoss
+from mtl_perception.manifest import Manifest
+from mtl_perception.metrics.task_metric import metric_for
+from mtl_perception.networks.network import Network
+from mtl_perception.training.data import Batch
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.recipe import OptimiserRecipe, Recipe
+from mtl_perception.training.scoring import finished_maps, flat_scores, update_metrics
+import torch
+from torch import nn, Tensor
+from torch.optim.swa_utils import AveragedModel
+
+
+def learning_rate_factor(step: int, recipe: OptimiserRecipe) -> float:
+    """Return the share of the full learning rate at `step`: linear warm-up, then a cosine."""
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    remaining = max(1, recipe.steps - recipe.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - recipe.warmup_steps) / remaining)))
+
+
+def _averaging(decay: float) -> Any:
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        # Early on the average follows quickly: the first weights are not worth remembering.
+        weight = max(1 - decay, 9 / (10 + float(count)))
+        for mean, value in zip(averaged, current):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    return update
+
+
+class MultiTaskModule(L.LightningModule):
+    """Learns the tasks of a manifest with a recipe; validates what the bundle would compute."""
+
+    def __init__(self, network: Network, manifest: Manifest, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.manifest = manifest
+        self.recipe = recipe
+        self.criterion = MultiTaskLoss(
+            network.all_tasks,
+            weights=recipe.loss.weights,
+            losses=recipe.loss.kinds,
+            auxiliary_at=recipe.loss.auxiliary_at,
+        )
+        decay = recipe.optimiser.average_decay
+        self.average = (
+            AveragedModel(network, multi_avg_fn=_averaging(decay), use_buffers=True)
+            if decay > 0
+            else None
+        )
+        self.metrics = nn.ModuleDict({task.name: metric_for(task) for task in manifest.tasks})
+        mean, std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
+        self.register_buffer('_mean', 255 * mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('_std', 255 * std.view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The network to keep: the averaged one where the recipe averages."""
+        return self.network if self.average is None else self.average.module
+
+    def on_train_epoch_start(self) -> None:
+        """Seed what is random in the network, so that a resumed run continues the same way."""
+        torch.manual_seed(self.recipe.loop.seed + 1000003 * self.current_epoch)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the total loss of a batch."""
+        # Bytes in memory order (H, W, 3) are a channels-last image already.
+        image = (batch.image.permute(0, 3, 1, 2).float() - self._mean) / self._std
+        value = self.criterion(self.network(image), batch.targets)
+        if not bool(torch.isfinite(value.total)):
+            losses = {name: float(each) for name, each in value.by_task.items()}
+            msg = (
+                f'the loss is {float(value.total.detach())} at step {self.global_step} '
+                f'({losses}); frames: {", ".join(batch.names)}; lower the learning rate or look '
+                'at these frames. The last checkpoint is untouched'
+            )
+            raise TrainingError(msg)
+        self.log('loss', value.total, batch_size=len(batch.names))
+        for name, each in value.by_task.items():
+            self.log(f'loss/{name}', each, batch_size=len(batch.names))
+        return value.total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the averaged weights."""
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        """Make the graph whose maps are scored."""
+        self._graph = PerceptionGraph(self.best_network, self.manifest).eval().to(self.device)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Score finished maps in metric units, in single precision as the bundle ships."""
+        with torch.autocast(self.device.type, enabled=False):
+            maps = finished_maps(self._graph, self.manifest, batch)
+        update_metrics(self.metrics, maps, batch.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of all validation frames and forget them."""
+        scores = flat_scores(self.metrics)
+        self.log_dict({f'validation/{name}': value for name, value in scores.items()})
+        for metric in self.metrics.values():
+            metric.reset()
+        del self._graph
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the backbone has its own rate, and only convolution and linear weights decay."""
+        recipe = self.recipe.optimiser
+        backbone = {id(each) for each in self.network.encoder.backbone.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.network.parameters():
+            key = (id(parameter) in backbone, parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+        optimiser = torch.optim.AdamW(
+            [
+                {
+                    'params': parameters,
+                    'lr': recipe.learning_rate * (recipe.backbone_factor if is_backbone else 1),
+                    'weight_decay': recipe.weight_decay if decays else 0.0,
+                }
+                for (is_backbone, decays), parameters in groups.items()
+            ],
+            lr=recipe.learning_rate,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: learning_rate_factor(step, recipe)
+        )
+        return {
+            'optimizer': optimiser,
+            'lr_scheduler': {'scheduler': schedule, 'interval': 'step'},
+        }

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe: everything that decides a training run, read from one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+import os
+from pathlib import Path
+import re
+from typing import Any
+
+from mtl_perception.tasks import standard_tasks, Task, TaskError
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.parsing import parse
+import yaml
+
+PRECISIONS = ('float32', 'bfloat16')
+_VARIABLE = re.compile(r'\$\{(\w+)\}')
+
+
+def _require(condition: bool, name: str, value: Any, remedy: str) -> None:
+    if not condition:
+        msg = f'{name}: {value!r} {remedy}'
+        raise TrainingError(msg)
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """Which network, at which size, and what its depth refers to."""
+
+    system: str
+    backbone: str
+    size: tuple[int, int]  # (height, width), pixels
+    reference_focal_px: float  # at `size`
+    mode: str = 'corrected'
+    neck: tuple[int, ...] | None = None  # None = the system's own; empty = none
+    pretrained: str | None = None  # a safetensors file; ${VARIABLE} is taken from the environment
+    depth_range_m: tuple[float, float] = (0.2, 20.0)
+
+    def __post_init__(self) -> None:
+        _require(min(self.size) >= 32, 'size', self.size, 'should be at least 32 by 32')
+        focal = self.reference_focal_px
+        _require(focal > 0, 'reference_focal_px', focal, 'should be positive')
+        low, high = self.depth_range_m
+        _require(0 < low < high, 'depth_range_m', (low, high), 'should rise from above 0')
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Where the labelled frames lie."""
+
+    root: str  # ${VARIABLE} is taken from the environment; `--data` replaces it
+    train: str = 'train'  # folders below the root
+    validation: str = 'validation'
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, 'workers', self.workers, 'should be 0 or more')
+
+
+@dataclass(frozen=True)
+class AugmentationRecipe:
+    """How frames are varied; geometry stays true."""
+
+    flip: float = 0.5  # probability of mirroring
+    zoom: tuple[float, float] = (1.0, 1.0)  # factors on the focal length, log-uniform
+    photometric: float = 0.0  # 0 = none, 1 = strong
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.flip <= 1, 'flip', self.flip, 'should be a probability')
+        low, high = self.zoom
+        _require(0 < low <= high, 'zoom', self.zoom, 'should rise from above 0')
+        strength = self.photometric
+        _require(0 <= strength <= 1, 'photometric', strength, 'should be between 0 and 1')
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Weights and losses by task name; what is absent is as published (losses/)."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    auxiliary_at: str = 'label'
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """AdamW with a linear warm-up and a cosine descent to zero, and averaged weights."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    backbone_factor: float = 1.0  # learning rate of the backbone over the rest's
+    weight_decay: float = 1e-2  # on convolution and linear weights only
+    warmup_steps: int = 0
+    gradient_clip: float = 10.0  # global norm
+    average_decay: float = 0.0  # of the exponential moving average; 0 = none
+
+    def __post_init__(self) -> None:
+        for name in ('steps', 'batch_size'):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), 'should be at least 1')
+        for name in ('learning_rate', 'gradient_clip'):
+            _require(getattr(self, name) > 0, name, getattr(self, name), 'should be positive')
+        for name in ('backbone_factor', 'weight_decay', 'warmup_steps'):
+            value = getattr(self, name)
+            _require(value >= 0, name, value, 'should not be negative')
+        decay = self.average_decay
+        _require(0 <= decay < 1, 'average_decay', decay, 'should be at least 0 and below 1')
+
+
+@dataclass(frozen=True)
+class LoopRecipe:
+    """How the run is carried out; none of it changes what is learned but `seed`."""
+
+    seed: int = 0
+    precision: str = 'float32'
+    threads: int | None = None  # None = as many as the machine has cores
+    checkpoint_every_steps: int = 200
+    validate_every_steps: int = 400  # a multiple of the former
+    validation_frames: int = 64  # while training; the final scores use all
+    picture_rows: int = 6
+
+    def __post_init__(self) -> None:
+        _require(
+            self.precision in PRECISIONS, 'precision', self.precision, f'is not in {PRECISIONS}'
+        )
+        names = ('checkpoint_every_steps', 'validate_every_steps', 'validation_frames')
+        for name in names:
+            _require(getattr(self, name) >= 1, name, getattr(self, name), 'should be at least 1')
+        every = self.validate_every_steps
+        _require(
+            every % self.checkpoint_every_steps == 0,
+            'validate_every_steps', every, 'should be a multiple of checkpoint_every_steps',
+        )
+        _require(self.threads is None or self.threads >= 1, 'threads', self.threads, 'is below 1')
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run."""
+
+    name: str
+    tasks: str  # a label set of mtl_perception/labels: the four standard tasks with it
+    network: NetworkRecipe
+    data: DataRecipe
+    optimiser: OptimiserRecipe
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    loop: LoopRecipe = field(default_factory=LoopRecipe)
+    description: str = ''
+    limitations: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(bool(re.fullmatch(r'\w+', self.name)), 'name', self.name, 'should be one word')
+        self.task_list()
+
+    def task_list(self) -> tuple[Task, ...]:
+        """Return the tasks that the network learns."""
+        try:
+            return standard_tasks(self.tasks)
+        except TaskError as error:
+            msg = f'tasks: {error}'
+            raise TrainingError(msg) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, environment variables left as written."""
+        return asdict(self)
+
+
+def expand(value: str, where: str) -> Path:
+    """
+    Replace every ${VARIABLE} in a path and the leading ~.
+
+    Raises
+    ------
+    TrainingError
+        If a variable is not set.
+
+    """
+    for name in _VARIABLE.findall(value):
+        if not os.environ.get(name):
+            msg = (
+                f'{where}: {value!r} needs the environment variable {name}, which is not set; '
+                'set it, or write the path'
+            )
+            raise TrainingError(msg)
+    return Path(_VARIABLE.sub(lambda match: os.environ[match.group(1)], value)).expanduser()
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """
+    Read a recipe.
+
+    Raises
+    ------
+    TrainingError
+        If the file is missing or no YAML, or a field is unknown, missing or out of range.
+
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        msg = f'recipe {path} cannot be read: {error.strerror}'
+        raise TrainingError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f'recipe {path} is not YAML: {" ".join(str(error).split())}'
+        raise TrainingError(msg) from error
+    return parse(Recipe, values, path.name)

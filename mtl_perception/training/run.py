@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole training run: from a recipe and labelled frames to a bundle with its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+import json
+import os
+from pathlib import Path
+import time
+from typing import Any
+import warnings
+
+import lightning as L
+from lightning.pytorch.loggers import CSVLogger
+import mtl_perception
+from mtl_perception.bundle import save_bundle
+from mtl_perception.files import atomic_write
+from mtl_perception.manifest import Manifest
+from mtl_perception.networks.build import build_network
+from mtl_perception.networks.network import Network
+from mtl_perception.pictures import write_png
+from mtl_perception.training.callbacks import (
+    AtomicCheckpoints,
+    LAST_CHECKPOINT,
+    LastCheckpoint,
+    RunProgress,
+)
+from mtl_perception.training.data import (
+    Batch,
+    collate,
+    Frames,
+    StepSampler,
+    training_loader,
+    TrainingFrames,
+    validation_loader,
+    ValidationFrames,
+)
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.module import MultiTaskModule
+from mtl_perception.training.picture_grid import PictureGrid, prediction_grid
+from mtl_perception.training.recipe import expand, Recipe
+from mtl_perception.training.scoring import (
+    describe, finished_maps, rounded, score, TrainingMean
+)
+from mtl_perception.graph import PerceptionGraph
+import numpy as np
+from rich.console import Console
+import torch
+
+RECIPE_FILE = 'recipe.json'
+SCORES_FILE = 'scores.json'
+BUNDLE_DIRECTORY = 'bundle'
+# Enough frames for a stable mean; each costs a few milliseconds.
+_MEAN_FRAMES = 400
+
+
+def _plain(recipe: Recipe) -> Any:
+    return json.loads(json.dumps(recipe.to_json()))
+
+
+def prepare_directory(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
+    """
+    Make the output directory and return the checkpoint to continue from, if any.
+
+    Raises
+    ------
+    TrainingError
+        If a run lies there and `resume` is not asked for, if there is none to resume, or if it
+        was made with another recipe (how it is carried out may differ, what is learned not).
+
+    """
+    checkpoint = out / LAST_CHECKPOINT
+    if not resume:
+        if checkpoint.exists():
+            msg = f'{out} holds a training run already; add --resume, or give another --out'
+            raise TrainingError(msg)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            atomic_write(out / RECIPE_FILE, json.dumps(_plain(recipe), indent=2) + '\n')
+        except OSError as error:
+            msg = f'{out} cannot be written: {error.strerror}; give another --out'
+            raise TrainingError(msg) from error
+        return None
+    if not checkpoint.exists():
+        msg = f'{out} holds no {LAST_CHECKPOINT} to resume from; start without --resume'
+        raise TrainingError(msg)
+    before = json.loads((out / RECIPE_FILE).read_text(encoding='utf-8'))
+    now = _plain(recipe)
+    for section in ('tasks', 'network', 'optimiser', 'augmentation', 'loss'):
+        if before.get(section) != now[section]:
+            msg = (
+                f'{out} was trained with another recipe: {section} was {before.get(section)}, is '
+                f'{now[section]}; use the same recipe, or give another --out'
+            )
+            raise TrainingError(msg)
+    return checkpoint
+
+
+def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
+    """Build the network of a recipe, its backbone initialised, and the manifest it will have."""
+    torch.manual_seed(recipe.loop.seed)
+    part = recipe.network
+    pretrained = None
+    if part.pretrained is not None:
+        pretrained = expand(part.pretrained, 'network.pretrained')
+    tasks = recipe.task_list()
+    network = build_network(
+        part.system,
+        tasks,
+        backbone=part.backbone,
+        mode=part.mode,
+        neck=part.neck,
+        pretrained=pretrained,
+    )
+    manifest = Manifest(
+        name=recipe.name,
+        system=part.system,
+        backbone=part.backbone,
+        mode=part.mode,
+        neck=tuple(network.encoder.neck_widths),
+        tasks=tasks,
+        auxiliary=network.auxiliary_tasks,
+        network_size=part.size,
+        label_scale=1.0 if min(part.size) < 480 else 0.5,
+        reference_focal_px=part.reference_focal_px,
+        depth_range_m=part.depth_range_m,
+        description=recipe.description,
+        limitations=recipe.limitations,
+    )
+    return network, manifest
+
+
+def _trainer(
+    recipe: Recipe, out: Path, callbacks: list[L.Callback], device: str, first_step: int
+) -> L.Trainer:
+    loop = recipe.loop
+    return L.Trainer(
+        accelerator=device,
+        devices=1,
+        precision='bf16-mixed' if loop.precision == 'bfloat16' else '32-true',
+        max_steps=recipe.optimiser.steps,
+        max_epochs=-1,
+        check_val_every_n_epoch=loop.validate_every_steps // loop.checkpoint_every_steps,
+        gradient_clip_val=recipe.optimiser.gradient_clip,
+        # A resumed run starts its own file; the rows before stay where they are.
+        logger=CSVLogger(out, name='log', version=f'from_step_{first_step:07d}'),
+        log_every_n_steps=10,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=out,
+        use_distributed_sampler=False,
+    )
+
+
+def train(
+    recipe: Recipe,
+    train_frames: Frames,
+    validation_frames: Frames,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = 'cpu',
+    provenance: Mapping[str, Any] | None = None,
+    callbacks: tuple[L.Callback, ...] = (),
+) -> Manifest:
+    """
+    Train, score and write a bundle.
+
+    `out` receives recipe.json, last.ckpt, log/ (CSV), pictures/, scores.json and bundle/.
+
+    :param resume: continue the run that lies in `out`
+    :param device: 'cpu', 'cuda' or 'auto'
+    :param provenance: what the manifest should say of the data
+    :returns: the manifest of the bundle
+
+    Raises
+    ------
+    TrainingError
+        If `out` does not fit `resume`, there are no frames, or the loss is not finite.
+
+    """
+    console = Console()
+    checkpoint = prepare_directory(recipe, out, resume=resume)
+    loop, optimiser = recipe.loop, recipe.optimiser
+    torch.set_num_threads(loop.threads or os.cpu_count() or 1)
+    network, manifest = make_network(recipe)
+    module = MultiTaskModule(network, manifest, recipe)
+    sampler = StepSampler(
+        len(train_frames), optimiser.batch_size, loop.checkpoint_every_steps, loop.seed
+    )
+    dataset = TrainingFrames(
+        train_frames, manifest.tasks, recipe.network, recipe.augmentation, loop.seed
+    )
+    held_out = ValidationFrames(validation_frames, manifest.tasks, recipe.network)
+    if not len(held_out):
+        msg = 'there are no frames to validate on'
+        raise TrainingError(msg)
+    first_step = 0
+    if checkpoint is not None:
+        first_step = int(torch.load(checkpoint, weights_only=True)['global_step'])
+    trainer = _trainer(
+        recipe,
+        out,
+        [
+            RunProgress(console),
+            PictureGrid(out / 'pictures', _spread(held_out, loop.picture_rows)),
+            LastCheckpoint(out),
+            *callbacks,
+        ],
+        device,
+        first_step,
+    )
+    console.print(
+        f'{recipe.name}: {len(train_frames)} frames to train on, {len(held_out)} to validate, '
+        f'{optimiser.steps} steps of {optimiser.batch_size}', highlight=False,
+    )
+    began = time.monotonic()
+    with warnings.catch_warnings():
+        # Lightning advises more workers; the cores are the network's.
+        warnings.filterwarnings('ignore', message='.*does not have many workers.*')
+        warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
+        trainer.fit(
+            module,
+            training_loader(
+                dataset, sampler, recipe.data.workers, pin=trainer.accelerator.auto_device_count()
+                > 0 and device != 'cpu',
+            ),
+            validation_loader(held_out, optimiser.batch_size, loop.validation_frames),
+            ckpt_path=checkpoint,
+        )
+    seconds = time.monotonic() - began
+    facts = {
+        **(provenance or {}),
+        'trained_on': {'train_frames': len(train_frames), 'validation_frames': len(held_out)},
+        'steps': trainer.global_step,
+        'seconds_of_the_last_stretch': round(seconds),
+        'date': datetime.now(timezone.utc).date().isoformat(),
+        'versions': {
+            'mtl_perception': mtl_perception.__version__,
+            'torch': torch.__version__,
+            'lightning': L.__version__,
+        },
+        'recipe': _plain(recipe),
+    }
+    manifest = replace(manifest, provenance=facts)
+    return _finish(module.best_network.cpu(), manifest, dataset, held_out, out, console)
+
+
+def _spread(held_out: ValidationFrames, count: int) -> Batch:
+    last = len(held_out) - 1
+    places = sorted({int(place) for place in np.linspace(0, last, min(count, last + 1))})
+    return collate([held_out[place] for place in places])
+
+
+def _finish(
+    network: torch.nn.Module,
+    manifest: Manifest,
+    dataset: TrainingFrames,
+    held_out: ValidationFrames,
+    out: Path,
+    console: Console,
+) -> Manifest:
+    """Score the network beside what does not look, and write the bundle."""
+    tasks = manifest.tasks
+    mean = TrainingMean(tasks, manifest.network_size)
+    for batch in validation_loader(dataset.unaugmented(), 8, _MEAN_FRAMES):
+        mean.update(batch)
+    graph = PerceptionGraph(network, manifest).eval()
+    loader = validation_loader(held_out, 8)
+    predictors = {
+        'this network': lambda batch: finished_maps(graph, manifest, batch),
+        'per-pixel training mean': mean.predictor(per_pixel=True),
+        'constant': mean.predictor(per_pixel=False),
+    }
+    scores = {}
+    for name, predict in predictors.items():
+        scores[name] = rounded(score(predict, loader, tasks))
+        console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False)
+    atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
+    chosen = _spread(held_out, 8)
+    write_png(out / 'pictures' / 'final.png', prediction_grid(network, manifest, chosen))
+    manifest = save_bundle(
+        network,
+        replace(manifest, scores=scores),
+        out / BUNDLE_DIRECTORY,
+        chosen.image[0].numpy(),
+    )
+    console.print(f'bundle written to {out / BUNDLE_DIRECTORY}', highlight=False)
+    return manifest

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of finished maps, and of the trivial predictors that any network must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+import math
+from typing import Any
+
+from mtl_perception.graph import PerceptionGraph
+from mtl_perception.manifest import Manifest
+from mtl_perception.metrics.task_metric import metric_for
+from mtl_perception.tasks import Task
+from mtl_perception.training.data import Batch
+from mtl_perception.values import UNLABELLED
+import torch
+from torch import nn, Tensor
+
+Predictor = Callable[[Batch], Mapping[str, Tensor]]
+
+
+def finished_maps(graph: PerceptionGraph, manifest: Manifest, batch: Batch) -> dict[str, Tensor]:
+    """
+    Run the graph of the bundle and arrange its maps as the metrics take them.
+
+    :returns: by task name, at network size: labels (B, H, W); depth (B, H, W) metres; normals
+        (B, 3, H, W); edge probability (B, H, W)
+    """
+    outputs = dict(zip(graph.output_names, graph(batch.image, batch.depth_scale)))
+    maps = {}
+    for task in manifest.tasks:
+        values = outputs[task.name]
+        if task.kind == 'semantic' and manifest.label_step > 1:
+            step = manifest.label_step
+            values = values.repeat_interleave(step, 1).repeat_interleave(step, 2)
+        elif task.kind == 'normals':
+            values = values.movedim(-1, 1)
+        elif task.kind == 'edges':
+            values = values.float() / 255
+        maps[task.name] = values
+    return maps
+
+
+def update_metrics(
+    metrics: nn.ModuleDict, maps: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+) -> None:
+    """Count a batch; a task without targets counts nothing."""
+    for name, metric in metrics.items():
+        if name in targets:
+            metric.update(maps[name], targets[name])
+
+
+def flat_scores(metrics: nn.ModuleDict) -> dict[str, float]:
+    """Return every score as 'task.metric', NaN where nothing was annotated."""
+    return {
+        f'{name}.{key}': value
+        for name, metric in metrics.items()
+        for key, value in metric.compute().items()
+    }
+
+
+@torch.inference_mode()
+def score(predict: Predictor, batches: Iterable[Batch], tasks: Iterable[Task]) -> dict[str, float]:
+    """Return the scores of a predictor over all batches."""
+    metrics = nn.ModuleDict({task.name: metric_for(task) for task in tasks})
+    for batch in batches:
+        update_metrics(metrics, predict(batch), batch.targets)
+    return flat_scores(metrics)
+
+
+class TrainingMean:
+    """
+    What frames look like on average, pixel by pixel and over all pixels.
+
+    Per pixel: the most frequent class, the mean depth, the mean normal, the share of edges.
+    A score near these says that the network does not use the image.
+    """
+
+    def __init__(self, tasks: tuple[Task, ...], size: tuple[int, int]) -> None:
+        self._tasks = tasks
+        # Votes per class, or sums and their count, as (channels, H, W).
+        self._sums = {
+            task.name: torch.zeros((task.channels, *size), dtype=torch.float64) for task in tasks
+        }
+        self._counts = {task.name: torch.zeros(size, dtype=torch.float64) for task in tasks}
+
+    def update(self, batch: Batch) -> None:
+        """Add the targets of a batch, in metric units."""
+        for task in self._tasks:
+            if task.name not in batch.targets:
+                continue
+            target = batch.targets[task.name]
+            sums, counts = self._sums[task.name], self._counts[task.name]
+            if task.kind == 'semantic':
+                for label in range(task.channels):
+                    sums[label] += (target == label).sum(0)
+                continue
+            if task.kind == 'normals':
+                valid = torch.isfinite(target).all(1)
+                values = torch.nan_to_num(target)
+            else:
+                valid = torch.isfinite(target) if task.kind == 'depth' else target != UNLABELLED
+                values = torch.nan_to_num(target.float())[:, None]
+            sums += (values * valid[:, None]).double().sum(0)
+            counts += valid.sum(0)
+
+    def predictor(self, *, per_pixel: bool) -> Predictor:
+        """Return the predictor that answers with the means, each pixel's own or one for all."""
+        maps: dict[str, Tensor] = {}
+        for task in self._tasks:
+            sums, counts = self._sums[task.name], self._counts[task.name]
+            if not per_pixel:
+                sums = sums.sum((1, 2), keepdim=True).expand_as(sums)
+                counts = counts.sum().expand_as(counts)
+            if task.kind == 'semantic':
+                maps[task.name] = sums.argmax(0)
+            elif task.kind == 'normals':
+                maps[task.name] = sums
+            else:
+                maps[task.name] = sums[0] / counts.clamp(min=1)
+
+        def predict(batch: Batch) -> Mapping[str, Tensor]:
+            size = len(batch.names)
+            return {name: each.expand(size, *each.shape) for name, each in maps.items()}
+
+        return predict
+
+
+def rounded(scores: Mapping[str, float], digits: int = 5) -> dict[str, float | None]:
+    """Return scores fit for JSON: rounded, None where there is none."""
+    return {
+        name: round(value, digits) if math.isfinite(value) else None
+        for name, value in scores.items()
+    }
+
+
+def describe(scores: Mapping[str, Any], tasks: Iterable[Task]) -> str:
+    """Return the headline score of each task in one line."""
+    from mtl_perception.metrics.task_metric import HEADLINES
+
+    parts = []
+    for task in tasks:
+        key = HEADLINES[task.kind][0]
+        value = scores.get(f'{task.name}.{key}')
+        if value is not None:
+            parts.append(f'{task.name} {key} {value:.4g}')
+    return ', '.join(parts)
