@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Fast DDS profile without which images and clouds get lost between processes."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+import os
+from pathlib import Path
+import shutil
+
+from mtl_perception.ros.errors import RosError
+
+LARGE_MESSAGES = 'fastdds_large_messages.xml'
+SMALL_SHARED_MEMORY = 'fastdds_small_shared_memory.xml'
+# The second name is what Fast DDS of Humble (2.6) reads; newer ones read the first.
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
+_SHARED_MEMORY = Path('/dev/shm')
+# Five processes (camera, perception, viewer, recorder, one more) of 64 MiB and their overhead.
+_ROOM_FOR_LARGE = 360 * 2**20
+
+
+def config_file(name: str) -> Path:
+    """
+    Return a file of `config/`, from the source tree or the installed share folder.
+
+    An installed package lies below the prefix whose `share/mtl_perception` holds the files
+    (colcon, pip and Debian alike), so walking up from here finds them without ament.
+
+    Raises
+    ------
+    RosError
+        If no folder above this module holds the file.
+
+    """
+    for folder in Path(__file__).resolve().parents:
+        for candidate in (
+            folder / 'share' / 'mtl_perception' / 'config' / name,
+            folder / 'config' / name,
+        ):
+            # A foreign config/ may lie above an installed package: only ours has package.xml.
+            if candidate.is_file() and (candidate.parents[1] / 'package.xml').is_file():
+                return candidate
+    msg = (
+        f'config/{name} was not found above {Path(__file__).parent}: install the package with '
+        'its data files (colcon build, or pip install)'
+    )
+    raise RosError(msg)
+
+
+def choose_profile() -> Path:
+    """
+    Return the shipped profile that this machine's shared memory has room for.
+
+    Where not even the small segments fit, Fast DDS says so itself and uses UDP alone.
+    """
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:
+        free = 0
+    return config_file(LARGE_MESSAGES if free >= _ROOM_FOR_LARGE else SMALL_SHARED_MEMORY)
+
+
+def use_large_message_profile(
+    environment: MutableMapping[str, str] = os.environ,
+) -> Path | None:
+    """
+    Make the processes of `environment` load the shipped Fast DDS profile.
+
+    Call it before `rclpy.init`. A profile that is set already is the user's choice and stays;
+    the result is then None. Other DDS implementations do not read the variable.
+    """
+    if any(environment.get(variable) for variable in PROFILE_VARIABLES):
+        return None
+    profile = choose_profile()
+    for variable in PROFILE_VARIABLES:
+        environment[variable] = str(profile)
+    return profile
