@@ -19,7 +19,7 @@ from mtl_perception.agreement import disagreement, FP32_TOLERANCE
 from mtl_perception.bundle_card import write_card
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.files import atomic_directory
-from mtl_perception.graph import export_onnx, PerceptionGraph
+from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import (
     BundleError,
     CARD_FILE,
@@ -32,6 +32,7 @@ from mtl_perception.manifest import (
     verify_files,
     WEIGHTS_FILE,
 )
+from mtl_perception.onnx_export import export_onnx
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -59,7 +60,8 @@ def save_bundle(
     Raises
     ------
     BundleError
-        If the check image has another shape or type, or the network gives NaN on it.
+        If the check image has another shape or type, the network gives NaN on it, or the
+        manifest does not build this network.
 
     """
     expected = (*manifest.network_size, 3)
@@ -90,10 +92,11 @@ def _write(
     target: Path,
     check_image: npt.NDArray[np.uint8],
 ) -> Manifest:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = target / WEIGHTS_FILE
-    save_file(dict(state), weights)
+    # Not save_file: it makes files that only their owner may read.
+    weights.write_bytes(save(dict(state)))
     (target / GRAPH_FILE).write_bytes(export_onnx(graph, manifest, weights))
     inputs = {
         'input.image': torch.from_numpy(check_image[None].copy()),
@@ -105,12 +108,14 @@ def _write(
             msg = f'the network gives NaN or infinity for {name!r} on the check image; not saved'
             raise BundleError(msg)
     outputs = {f'output.{name}': values.contiguous() for name, values in maps.items()}
-    save_file({**inputs, **outputs}, target / CHECK_FILE)
+    (target / CHECK_FILE).write_bytes(save({**inputs, **outputs}))
     cost = None if manifest.label_step == 1 else _label_scale_cost(graph, manifest, inputs, maps)
     (target / CARD_FILE).write_text(write_card(manifest, cost), encoding='utf-8')
     files = (WEIGHTS_FILE, GRAPH_FILE, CHECK_FILE, CARD_FILE)
     manifest = replace(manifest, files={name: file_digest(target / name) for name in files})
     save_manifest(manifest, target)
+    # A bundle whose own manifest does not rebuild its network is never put in place.
+    load_network(target)
     return manifest
 
 

@@ -2,18 +2,13 @@
 """
 The graph of the live node: an image goes in as the camera gives it, finished maps come out.
 
-The same module runs eagerly, and is exported to ONNX with its weights left where they are:
-in the safetensors file of the bundle.
+The same module runs eagerly and is what gets exported (onnx_export.py), so that every engine
+computes one and the same thing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-import json
-from pathlib import Path
-from typing import Any
-
-from mtl_perception.manifest import BundleError, Manifest
+from mtl_perception.manifest import Manifest
 from mtl_perception.networks.decoding import (
     decode_depth,
     decode_edges,
@@ -24,10 +19,6 @@ from mtl_perception.tasks import Task
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
-
-OPSET = 20
-IMAGE_INPUT = 'image'
-SCALE_INPUT = 'depth_scale'
 
 
 class PerceptionGraph(nn.Module):
@@ -87,116 +78,3 @@ class PerceptionGraph(nn.Module):
             return (decode_normals(raw, depth_scale).permute(0, 2, 3, 1),)
         # 0.5 is added because the cast cuts off the fraction.
         return ((decode_edges(raw) * 255.0 + 0.5).to(torch.uint8),)
-
-
-def export_onnx(graph: PerceptionGraph, manifest: Manifest, weights: Path) -> bytes:
-    """
-    Return the ONNX model of `graph`, its weights external data of the file `weights`.
-
-    The batch is dynamic, the size fixed. Constants that are no weights stay in the model.
-
-    :param weights: the safetensors file with the state dict of `graph.network`; the model names
-        it without its directory, so both must lie side by side
-
-    Raises
-    ------
-    BundleError
-        If a weight of the graph is not in the file with the same type, shape and values.
-
-    """
-    height, width = manifest.network_size
-    # Two images, or the exporter would take the batch for a constant 1.
-    image = torch.zeros((2, height, width, 3), dtype=torch.uint8)
-    scale = torch.ones((2,), dtype=torch.float32)
-    batch = torch.export.Dim('batch', min=1)
-    program = torch.onnx.export(
-        graph,
-        (image, scale),
-        dynamo=True,
-        opset_version=OPSET,
-        # The optimiser would fold normalisation into new weights; engines fold it themselves.
-        optimize=False,
-        input_names=[IMAGE_INPUT, SCALE_INPUT],
-        output_names=list(graph.output_names),
-        dynamic_shapes={IMAGE_INPUT: {0: batch}, SCALE_INPUT: {0: batch}},
-        verbose=False,
-    )
-    model = program.model_proto
-    _forget_origin(model)
-    _point_into(model, weights)
-    return bytes(model.SerializeToString())
-
-
-def safetensors_layout(path: Path) -> dict[str, dict[str, Any]]:
-    """
-    Read where each tensor lies in a safetensors file.
-
-    :returns: by name: `dtype`, `shape`, `offset` from the start of the file, `length` in bytes
-
-    Raises
-    ------
-    BundleError
-        If the file is cut short or is no safetensors file.
-
-    """
-    size = path.stat().st_size
-    with path.open('rb') as stream:
-        length = int.from_bytes(stream.read(8), 'little')
-        if size < 8 or length > size - 8:
-            msg = f'{path}: the header reaches past the end of the file; it is cut short'
-            raise BundleError(msg)
-        try:
-            header: Mapping[str, Any] = json.loads(stream.read(length))
-        except ValueError as error:
-            msg = f'{path}: the header is not JSON ({error}); this is no safetensors file'
-            raise BundleError(msg) from error
-    layout = {}
-    for name, entry in header.items():
-        if name == '__metadata__':
-            continue
-        begin, end = entry['data_offsets']
-        layout[name] = {
-            'dtype': entry['dtype'],
-            'shape': tuple(entry['shape']),
-            'offset': 8 + length + begin,
-            'length': end - begin,
-        }
-    return layout
-
-
-def _forget_origin(model: Any) -> None:
-    """Drop the exporter's notes: they are a third of the file and hold paths of this machine."""
-    del model.metadata_props[:]
-    parts = (model.graph.node, model.graph.value_info, model.graph.initializer)
-    for part in (*parts, model.graph.input, model.graph.output):
-        for entry in part:
-            entry.doc_string = ''
-            del entry.metadata_props[:]
-
-
-def _point_into(model: Any, weights: Path) -> None:
-    """Replace the data of every weight by its place in the safetensors file."""
-    from onnx import numpy_helper, TensorProto
-
-    layout = safetensors_layout(weights)
-    content = weights.read_bytes()
-    prefix = 'network.'
-    for tensor in model.graph.initializer:
-        name = tensor.name.removeprefix(prefix)
-        if name == tensor.name or name not in layout:
-            continue
-        place = layout[name]
-        data = numpy_helper.to_array(tensor)
-        stored = content[place['offset'] : place['offset'] + place['length']]
-        if data.tobytes() != stored or tuple(tensor.dims) != place['shape']:
-            msg = f'{weights}: tensor {name!r} differs from the graph; save both from one network'
-            raise BundleError(msg)
-        tensor.ClearField('raw_data')
-        tensor.data_location = TensorProto.EXTERNAL
-        del tensor.external_data[:]
-        for key, value in (
-            ('location', weights.name),
-            ('offset', place['offset']),
-            ('length', place['length']),
-        ):
-            tensor.external_data.add(key=key, value=str(value))
