@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers against slow references written from their formulas, in float64."""
+
+from __future__ import annotations
+
+from mtl_perception.networks.layers.basic_block import BasicBlock
+from mtl_perception.networks.layers.bottleneck import Bottleneck
+from mtl_perception.networks.layers.feature_propagation import FeaturePropagation
+from mtl_perception.networks.layers.gated_distillation import GatedDistillation
+from mtl_perception.networks.layers.neck import Neck
+from mtl_perception.networks.layers.resize import resize_like
+from mtl_perception.networks.layers.squeeze_excitation import SqueezeExcitation
+import numpy as np
+import pytest
+import torch
+
+NAMES = ('semantic', 'depth', 'edges')
+
+
+def features(channels, names=NAMES, seed=5):
+    """Return random features of one image for each task."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(1, channels, 6, 5, generator=generator, dtype=torch.float64)
+        for name in names
+    }
+
+
+@pytest.mark.parametrize('block', [BasicBlock(6, 8), BasicBlock(8, 8), Bottleneck(6, 8)])
+def test_residual_blocks_follow_their_formula(block, randomise, reference):
+    block = randomise(block.double().eval())
+    x = features(block.conv1.in_channels)['depth']
+    expected = reference.residual(x[0].numpy(), block)
+    np.testing.assert_allclose(block(x)[0].detach().numpy(), expected, atol=1e-9)
+
+
+def test_squeeze_excitation_follows_its_formula(randomise, reference):
+    layer = randomise(SqueezeExcitation(32).double())
+    x = features(32)['depth']
+    mean = x[0].numpy().mean((1, 2))
+    squeeze = layer.squeeze.weight.detach().numpy()[:, :, 0, 0]
+    excite = layer.excite.weight.detach().numpy()[:, :, 0, 0]
+    assert squeeze.shape == (2, 32)
+    gate = reference.sigmoid(excite @ np.maximum(squeeze @ mean, 0))
+    expected = x[0].numpy() * gate[:, None, None]
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-9)
+
+
+def test_gated_distillation_follows_its_formula(randomise, reference):
+    # depth and semantic receive; edges is only a source
+    layer = randomise(GatedDistillation(4, ('semantic', 'depth'), NAMES).double())
+    inputs = features(4)
+    outputs = layer(inputs)
+    assert list(outputs) == ['semantic', 'depth']
+    for target, output in outputs.items():
+        expected = inputs[target][0].numpy().copy()
+        for source in NAMES:
+            if source == target:
+                continue
+            both = reference.convolution(inputs[source][0].numpy(), layer.messages[source])
+            first = 8 * [t for t in ('semantic', 'depth') if t != source].index(target)
+            message, gate = both[first : first + 4], both[first + 4 : first + 8]
+            expected += message * reference.sigmoid(gate)
+        np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize('softmax_over', ['tasks', 'adjacent_channels'])
+def test_feature_propagation_follows_its_formula(softmax_over, randomise, reference):
+    channels, count = 8, len(NAMES)
+    layer = randomise(FeaturePropagation(channels, NAMES, softmax_over).double().eval())
+    inputs = features(channels)
+    joined = np.concatenate([inputs[name][0].numpy() for name in NAMES])
+    score = np.exp(reference.chain(joined, layer.mask))
+    mask = np.zeros_like(score)
+    for index in range(len(score)):
+        if softmax_over == 'tasks':
+            # the same channel of every task competes
+            group = [task * channels + index % channels for task in range(count)]
+        else:
+            first = index // count * count
+            group = list(range(first, first + count))
+        mask[index] = score[index] / sum(score[member] for member in group)
+    shared = reference.residual(joined * mask, layer.shared)
+    for name, output in layer(inputs).items():
+        gate_layer = layer.gates[name]
+        squeeze = gate_layer.squeeze.weight.detach().numpy()[:, :, 0, 0]
+        excite = gate_layer.excite.weight.detach().numpy()[:, :, 0, 0]
+        gate = reference.sigmoid(excite @ np.maximum(squeeze @ shared.mean((1, 2)), 0))
+        expected = shared * gate[:, None, None] + inputs[name][0].numpy()
+        np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
+
+
+def test_neck_projects_each_pixel(randomise, reference):
+    neck = randomise(Neck((6, 10), (3, 4)).double().eval())
+    inputs = [features(6)['depth'], features(10)['depth']]
+    for level, x, output in zip(neck.levels, inputs, neck(inputs)):
+        expected = reference.chain(x[0].numpy(), level)
+        np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
+
+
+def test_resizing_uses_half_pixel_centres():
+    ramp = torch.arange(4.0, dtype=torch.float64).view(1, 1, 1, 4)
+    wide = resize_like(ramp, torch.empty(1, 1, 1, 8))[0, 0, 0].numpy()
+    positions = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
+    np.testing.assert_allclose(wide, positions, atol=1e-12)
+
+
+@pytest.mark.parametrize('build', [
+    lambda: (GatedDistillation(3, ('a', 'b'), ('a', 'b')), 3),
+    lambda: (FeaturePropagation(4, ('a', 'b')), 4),
+])
+def test_gradients_agree_with_finite_differences(build, randomise):
+    layer, channels = build()
+    layer = randomise(layer.double().eval())
+    generator = torch.Generator().manual_seed(2)
+    inputs = [
+        torch.randn(1, channels, 3, 3, generator=generator, dtype=torch.float64).requires_grad_()
+        for _ in range(2)
+    ]
+    assert torch.autograd.gradcheck(
+        lambda a, b: tuple(layer({'a': a, 'b': b}).values()), tuple(inputs), atol=1e-6
+    )

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door: sizes, batch independence, baselines, errors."""
+
+from __future__ import annotations
+
+from mtl_perception.networks import build_network, NetworkError, SYSTEMS
+from mtl_perception.tasks import Task
+import pytest
+import torch
+
+DEPTH = Task('depth', 'depth')
+MULTI_TASK_SYSTEMS = [name for name in SYSTEMS if name != 'single_task']
+CHANNELS = {'semantic': 5, 'depth': 1, 'normals': 3, 'edges': 1}
+
+
+def test_baseline_sizes_equal_the_released_models(classes):
+    """Compare with counts of the released code (MTI-Net repository, HRNet-18)."""
+    for system, tasks, expected in [
+        ('single_task', [classes(40)], 3.945), ('multi_task', [classes(40), DEPTH], 4.019),
+    ]:
+        network = build_network(system, tasks, backbone='hrnet_w18_small_v2', mode='published')
+        count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+        assert count == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize('system', MULTI_TASK_SYSTEMS)
+@pytest.mark.parametrize('size', [(64, 64), (75, 101)])
+def test_any_size_gives_quarter_maps(system, size, four_tasks):
+    network = build_network(system, four_tasks, backbone='mobilenetv2_100').eval()
+    with torch.no_grad():
+        maps = network(torch.randn(1, 3, *size)).maps
+    quarter = (-(-size[0] // 4), -(-size[1] // 4))
+    assert list(maps) == list(CHANNELS)
+    for name, channels in CHANNELS.items():
+        assert maps[name].shape == (1, channels, *quarter)
+
+
+@pytest.mark.parametrize('system', MULTI_TASK_SYSTEMS)
+def test_batch_mates_change_nothing(system, four_tasks, randomise):
+    network = randomise(build_network(system, four_tasks, backbone='mobilenetv2_100').eval())
+    image = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        together = network(image).maps
+        for index in range(3):
+            alone = network(image[index : index + 1]).maps
+            for name in together:
+                torch.testing.assert_close(together[name][index], alone[name][0],
+                                           rtol=1e-4, atol=1e-4)
+
+
+def test_tasks_of_the_baseline_do_not_see_each_other(four_tasks, randomise):
+    network = randomise(build_network('multi_task', four_tasks, backbone='mobilenetv2_100').eval())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = network(image).maps
+        for parameter in network.heads['depth'].parameters():
+            parameter.zero_()
+        after = network(image).maps
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {'depth'}
+
+
+def test_untrained_maps_start_where_losses_are_tame(four_tasks):
+    network = build_network('mti_net', four_tasks, backbone='mobilenetv2_100').eval()
+    with torch.no_grad():
+        maps = network(torch.randn(1, 3, 64, 64)).maps
+    assert maps['semantic'].softmax(1).max() < 0.5
+    assert 1 < maps['depth'].exp().mean() < 6
+    assert (maps['normals'][:, 2] < -0.5).all()
+
+
+def test_neck_defaults_to_none_on_hrnet_and_in_published_mode(four_tasks):
+    def widths(backbone, **options):
+        return build_network('mti_net', four_tasks, backbone=backbone, **options).encoder
+
+    assert widths('mobilenetv2_100').neck_widths == (24, 32, 48, 64)
+    assert widths('mobilenetv2_100', neck=()).channels == (24, 32, 96, 320)
+    assert widths('mobilenetv2_100', neck=(8, 8, 8, 8)).channels == (8, 8, 8, 8)
+    assert widths('hrnet_w18_small_v2').channels == (18, 36, 72, 144)
+    assert widths('mobilenetv2_100', mode='published').neck_widths == ()
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'system': 'mtinet'}, "unknown system 'mtinet'.*mti_net"),
+    ({'backbone': 'vgg'}, "unknown backbone 'vgg'.*mobilenetv2_100"),
+    ({'mode': 'fast'}, "unknown mode 'fast'.*corrected, published"),
+    ({'tasks': []}, 'at least one task'),
+    ({'tasks': [DEPTH, DEPTH]}, "'depth' is given twice"),
+    ({'tasks': [Task('values', 'depth')]}, "'values' cannot name"),
+    ({'neck': (24, 32)}, 'neck .24, 32. does not fit'),
+    ({'neck': (24, 32, 48, 0)}, 'does not fit'),
+    ({'system': 'single_task', 'auxiliary': [Task('normals', 'normals')]}, 'exactly one task'),
+    ({'pretrained': '/nowhere.safetensors'}, 'cannot read backbone weights /nowhere'),
+])
+def test_bad_requests_name_the_value_and_the_remedy(change, message):
+    request = {'system': 'mti_net', 'tasks': [DEPTH], 'backbone': 'mobilenetv2_100', **change}
+    with pytest.raises(NetworkError, match=message):
+        build_network(request.pop('system'), request.pop('tasks'), **request)
