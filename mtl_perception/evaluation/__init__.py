@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a model over a rosbag, score it by what the bag holds, and time it."""
