@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`live`: run the perception node."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtl_perception.ros.errors import RosError
+
+_EXAMPLE = """examples:
+  python3 -m mtl_perception live
+      the shipped model on the topics `image` and `camera_info`
+  python3 -m mtl_perception live --model bundles/mine --ros-args \\
+      -r image:=/camera/image_raw -r camera_info:=/camera/camera_info -p cloud.stride:=2
+  ros2 run mtl_perception live --ros-args --params-file live.yaml
+
+With `autostart` (the default) a model that cannot be opened ends the process with code 1; with
+autostart:=false the node stays and the transition fails instead."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until interrupted; return 1 if the node cannot start."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.utilities import remove_ros_args
+
+    parser = argparse.ArgumentParser(
+        prog='python3 -m mtl_perception live',
+        description='Labels, metric depth, normals, edges and a fused point cloud of a camera '
+        'topic, as a ROS 2 lifecycle node. ROS arguments follow --ros-args.',
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--model', type=Path, help='bundle directory, the parameter `model`; default: the shipped'
+    )
+    arguments = list(argv or ())
+    options = parser.parse_args(remove_ros_args(arguments))
+    try:
+        rclpy.init(args=arguments)
+    except Exception as error:
+        raise RosError(f'the ROS arguments cannot be used: {error}') from error
+    try:
+        from mtl_perception.ros.perception_node import PerceptionNode
+
+        overrides = []
+        if options.model is not None:
+            overrides.append(rclpy.Parameter('model', value=str(options.model)))
+        node = PerceptionNode(parameter_overrides=overrides)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            if node.autostart and not node.start():
+                return 1
+            executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return 0
