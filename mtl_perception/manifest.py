@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.files import atomic_write
+from mtl_perception.manifest_checks import BundleError, check_manifest, plain_json, refuse
 from mtl_perception.tasks import Task, TaskError
 
 FORMAT_VERSION = 1
@@ -30,16 +29,6 @@ _HASHED_FILES = (WEIGHTS_FILE, GRAPH_FILE, CHECK_FILE, CARD_FILE)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class BundleError(MtlPerceptionError):
-    """A bundle that cannot be used; the message names the file, the field and the remedy."""
-
-
-def _refuse(name: str, value: Any, remedy: str) -> BundleError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else f'{shown[:77]}...'
-    return BundleError(f'field {name!r} is {shown}: {remedy}')
 
 
 def confidence_name(task: Task) -> str:
@@ -83,15 +72,20 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256, hexadecimal
-    format_version: int = FORMAT_VERSION
+    format_version: int = field(default=FORMAT_VERSION, init=False)
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_manifest(self)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """The graph's outputs in order: each task's map, after labels their confidence."""
-        return _output_names(self.tasks)
+        names = []
+        for task in self.tasks:
+            names.append(task.name)
+            if task.kind == 'semantic':
+                names.append(confidence_name(task))
+        return tuple(names)
 
     @property
     def label_size(self) -> tuple[int, int]:
@@ -109,7 +103,7 @@ class Manifest:
         document = {item.name: getattr(self, item.name) for item in fields(self)}
         document['tasks'] = [task.to_json() for task in self.tasks]
         document['auxiliary'] = [task.to_json() for task in self.auxiliary]
-        return {name: _plain(document[name]) for name in ('format_version', *document)}
+        return {name: plain_json(document[name]) for name in ('format_version', *document)}
 
     @classmethod
     def from_json(cls, document: Any) -> Manifest:
@@ -128,17 +122,17 @@ class Manifest:
             raise BundleError(msg)
         version = document['format_version']
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise _refuse('format_version', version, 'it must be a whole number from 1 on')
+            raise refuse('format_version', version, 'it must be a whole number from 1 on')
         if version > FORMAT_VERSION:
             remedy = f'this mtl_perception reads up to {FORMAT_VERSION}; upgrade the package'
-            raise _refuse('format_version', version, remedy)
+            raise refuse('format_version', version, remedy)
         known = {item.name for item in fields(cls)}
         if known != set(document):
             name = sorted(known ^ set(document))[0]
             state = 'missing' if name in known else 'unknown'
             msg = f'field {name!r} is {state}: the file was edited or is not a bundle manifest'
             raise BundleError(msg)
-        values = dict(document)
+        values = {name: document[name] for name in known - {'format_version'}}
         for name in ('tasks', 'auxiliary'):
             values[name] = _read_tasks(name, values[name])
         for name in _TUPLES:
@@ -150,135 +144,14 @@ class Manifest:
 _TUPLES = ('network_size', 'depth_range_m', 'neck', 'mean', 'std', 'limitations')
 
 
-def _output_names(tasks: Iterable[Task]) -> tuple[str, ...]:
-    names = []
-    for task in tasks:
-        names.append(task.name)
-        if task.kind == 'semantic':
-            names.append(confidence_name(task))
-    return tuple(names)
-
-
 def _read_tasks(name: str, values: Any) -> tuple[Task, ...]:
     if not isinstance(values, list):
-        raise _refuse(name, values, 'it must be a list of tasks')
+        raise refuse(name, values, 'it must be a list of tasks')
     try:
         return tuple(Task.from_json(value) for value in values)
     except TaskError as error:
         msg = f'field {name!r}: {error}'
         raise BundleError(msg) from error
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON has it: tuples become lists, NaN and infinity null."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Whether `value` is a finite number in the open interval (low, high)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and low < value < high
-
-
-def _is_whole(value: Any, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= high
-
-
-def _is_tuple(value: Any, length: int) -> bool:
-    return isinstance(value, tuple) and len(value) == length
-
-
-def _check(manifest: Manifest) -> None:
-    """Raise a BundleError that names the first field without sense."""
-    for name in ('name', 'system', 'backbone', 'mode'):
-        value = getattr(manifest, name)
-        if not isinstance(value, str) or not value:
-            raise _refuse(name, value, 'it must be a string that is not empty')
-    if not isinstance(manifest.description, str):
-        raise _refuse('description', manifest.description, 'it must be a string')
-    _check_tasks(manifest)
-    _check_sizes(manifest)
-    for name in ('mean', 'std'):
-        value = getattr(manifest, name)
-        low = 0.0 if name == 'std' else -1e-9
-        inside = _is_tuple(value, 3) and all(_is_number(entry, low, 1.001) for entry in value)
-        if not inside:
-            raise _refuse(name, value, 'it must be three numbers for RGB in 0..1, std positive')
-    if not _is_number(manifest.reference_focal_px, 0.0):
-        raise _refuse('reference_focal_px', manifest.reference_focal_px, 'it must be positive')
-    span = manifest.depth_range_m
-    numbers = _is_tuple(span, 2) and all(_is_number(entry, 0.0) for entry in span)
-    if not numbers or span[0] >= span[1]:
-        raise _refuse('depth_range_m', span, 'it must be 0 < shortest < longest, in metres')
-    if not isinstance(manifest.limitations, tuple) or not all(
-        isinstance(entry, str) for entry in manifest.limitations
-    ):
-        raise _refuse('limitations', manifest.limitations, 'it must be a list of sentences')
-    _check_records(manifest)
-
-
-def _check_tasks(manifest: Manifest) -> None:
-    for name in ('tasks', 'auxiliary'):
-        value = getattr(manifest, name)
-        if not isinstance(value, tuple) or not all(isinstance(entry, Task) for entry in value):
-            raise _refuse(name, value, 'it must be a tuple of tasks')
-    if not manifest.tasks:
-        raise _refuse('tasks', manifest.tasks, 'a network needs at least one task')
-    names = _output_names(manifest.tasks)
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise _refuse('tasks', names, f'the output {repeated[0]!r} comes twice; rename a task')
-
-
-def _check_sizes(manifest: Manifest) -> None:
-    size = manifest.network_size
-    if not _is_tuple(size, 2) or not all(_is_whole(entry, 16384) for entry in size):
-        raise _refuse('network_size', size, 'it must be height and width in whole pixels')
-    scale = manifest.label_scale
-    if not _is_number(scale, 0.0) or abs(scale * round(1.0 / scale) - 1.0) > 1e-6:
-        raise _refuse('label_scale', scale, 'it must be 1, 1/2, 1/3 and so on')
-    if any(entry % manifest.label_step for entry in size):
-        remedy = f'network_size {size[0]}x{size[1]} is not a multiple of its inverse'
-        raise _refuse('label_scale', scale, remedy)
-    neck = manifest.neck
-    if neck is not None and not (
-        isinstance(neck, tuple) and all(_is_whole(entry, 65536) for entry in neck)
-    ):
-        raise _refuse('neck', neck, 'it must be null or a list of channel counts')
-
-
-def _check_records(manifest: Manifest) -> None:
-    scores = manifest.scores
-    if not isinstance(scores, Mapping) or not all(
-        isinstance(predictor, str) and isinstance(metrics, Mapping)
-        for predictor, metrics in scores.items()
-    ):
-        raise _refuse('scores', scores, 'it must map predictors to mappings of metrics')
-    for predictor, metrics in scores.items():
-        for metric, value in metrics.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not isinstance(metric, str) or not (value is None or number):
-                raise _refuse(f'scores.{predictor}.{metric}', value, 'it must be a number or null')
-    if not isinstance(manifest.provenance, Mapping):
-        raise _refuse('provenance', manifest.provenance, 'it must be a mapping')
-    try:
-        json.dumps(_plain(manifest.provenance), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise _refuse('provenance', manifest.provenance, f'only JSON values: {error}') from error
-    if not isinstance(manifest.files, Mapping) or not all(
-        isinstance(name, str) and isinstance(digest, str)
-        for name, digest in manifest.files.items()
-    ):
-        raise _refuse('files', manifest.files, 'it must map file names to SHA-256 digests')
-    if manifest.format_version != FORMAT_VERSION:
-        remedy = f'this package writes format {FORMAT_VERSION}'
-        raise _refuse('format_version', manifest.format_version, remedy)
 
 
 def _digest_of(document: Mapping[str, Any]) -> str:
@@ -322,11 +195,11 @@ def load_manifest(directory: Path | str) -> Manifest:
         manifest = Manifest.from_json(document)
         if claimed != _digest_of(document):
             remedy = 'it does not match the content, so bundle.json was edited; copy it again'
-            raise _refuse('sha256', claimed, remedy)
+            raise refuse('sha256', claimed, remedy)
         missing = [name for name in _HASHED_FILES if name not in manifest.files]
         if missing:
             remedy = f'the digest of {missing[0]} is missing; copy the bundle again'
-            raise _refuse('files', sorted(manifest.files), remedy)
+            raise refuse('files', sorted(manifest.files), remedy)
     except BundleError as error:
         msg = f'{path}: {error}'
         raise BundleError(msg) from error
@@ -356,10 +229,11 @@ def verify_files(
     """
     for name in names:
         path = Path(directory) / name
-        if not path.is_file():
-            msg = f'{path}: the file is missing; copy the bundle again, whole'
-            raise BundleError(msg)
-        digest = file_digest(path)
+        try:
+            digest = file_digest(path)
+        except OSError as error:
+            msg = f'{path}: not readable ({error.strerror}); copy the bundle again, whole'
+            raise BundleError(msg) from error
         if digest != manifest.files[name]:
             msg = (
                 f"{path}: SHA-256 is {digest[:12]}..., but field 'files' of {MANIFEST_FILE} says "

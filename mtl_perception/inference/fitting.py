@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Fit a camera image into the network's input and bring maps back, exact to the half pixel.
+Fit a camera image into the network's input, exact to the half pixel.
 
 Pixel centres lie at integer coordinates, so an image of width w covers [-0.5, w - 0.5]. The
 image is scaled to keep its aspect until one side fills the network's input, then centred; the
@@ -98,43 +98,3 @@ class FittedGeometry:
         top, left = self.top // step, self.left // step
         height, width = self.content_size[0] // step, self.content_size[1] // step
         return values[top : top + height, left : left + width]
-
-    def enlarge(self, values: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
-        """Return a map (h, w) at the camera's size, interpolated bilinearly."""
-        import cv2
-
-        return self._resize(self.crop(values, step), cv2.INTER_LINEAR)
-
-    def enlarge_labels(self, labels: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
-        """Return labels (h, w) at the camera's size; each pixel takes the nearest one's."""
-        import cv2
-
-        # INTER_NEAREST takes the label at floor(x * scale), up to half a label off.
-        return self._resize(self.crop(labels, step), cv2.INTER_NEAREST_EXACT)
-
-    def enlarge_normals(self, normals: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return normals (h, w, 3) at the camera's size: bilinear, then of unit length again."""
-        import cv2
-
-        planes = [
-            self._resize(np.ascontiguousarray(plane), cv2.INTER_LINEAR)
-            for plane in cv2.split(self.crop(normals))
-        ]
-        # Plane by plane is three times faster than along a last axis of three.
-        length = planes[0] * planes[0]
-        for plane in planes[1:]:
-            length += plane * plane
-        np.sqrt(length, out=length)
-        # Opposite neighbours can cancel out: 0 / 0 is NaN, which is how invalid is written.
-        with np.errstate(invalid='ignore'):
-            for plane in planes:
-                plane /= length
-        return np.asarray(cv2.merge(planes))
-
-    def _resize(self, values: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
-        import cv2
-
-        height, width = self.camera_size
-        if values.shape[:2] == (height, width):
-            return values.copy()
-        return np.asarray(cv2.resize(values, (width, height), interpolation=interpolation))

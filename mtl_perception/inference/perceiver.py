@@ -11,6 +11,7 @@ from typing import Any
 
 from mtl_perception.camera import CameraModel
 from mtl_perception.inference.engine import Engine, InferenceError
+from mtl_perception.inference.finishing import MapFinisher
 from mtl_perception.inference.fitting import FittedGeometry
 from mtl_perception.manifest import confidence_name
 from mtl_perception.tasks import Task
@@ -56,7 +57,7 @@ class Perceiver:
         self._engine = engine
         self._config = config or PerceiverConfig()
         self._manifest = engine.manifest
-        self._geometry: FittedGeometry | None = None
+        self._finisher: MapFinisher | None = None
         self._camera: CameraModel | None = None
         self._pinhole: CameraModel | None = None
         self._canvas = np.empty((1, *self._manifest.network_size, 3), np.uint8)
@@ -84,10 +85,10 @@ class Perceiver:
             msg = f'output {unknown[0]!r} is unknown; this network gives {", ".join(names)}'
             raise InferenceError(msg)
         image, camera = self._rectify(frame)
-        geometry = self._fit(image)
+        finisher = self._fit(image)
         scale = 1.0
         if camera is not None:
-            scale = camera.focal_px * geometry.scale / self._manifest.reference_focal_px
+            scale = camera.focal_px * finisher.geometry.scale / self._manifest.reference_focal_px
         fitted = time.perf_counter()
         maps = self._engine.run(self._canvas, np.array([scale], np.float32))
         ran = time.perf_counter()
@@ -97,11 +98,11 @@ class Perceiver:
             if task.kind == 'depth' and camera is None:
                 continue
             if wanted is None or task.name in wanted:
-                finished[task.name] = self._finish(task, maps[task.name][0], geometry)
+                finished[task.name] = self._finish(task, maps[task.name][0], finisher)
             name = confidence_name(task)
             if task.kind == 'semantic' and (wanted is None or name in wanted):
                 step = self._manifest.label_step
-                confidence[task.name] = geometry.enlarge(maps[name][0], step)
+                confidence[task.name] = finisher.linear(maps[name][0], step)
         ended = time.perf_counter()
         timings = {'fit': fitted - started, 'engine': ran - fitted, 'finish': ended - ran}
         return PerceptionMaps(
@@ -138,21 +139,22 @@ class Perceiver:
             image = self._camera.rectify(image)
         return image, self._pinhole
 
-    def _fit(self, image: npt.NDArray[np.uint8]) -> FittedGeometry:
+    def _fit(self, image: npt.NDArray[np.uint8]) -> MapFinisher:
         """Draw the image on the network's canvas; padding has the training images' mean colour."""
         size = image.shape[0], image.shape[1]
         manifest = self._manifest
-        if self._geometry is None or self._geometry.camera_size != size:
-            self._geometry = FittedGeometry.fit(size, manifest.network_size, manifest.label_step)
+        if self._finisher is None or self._finisher.geometry.camera_size != size:
+            geometry = FittedGeometry.fit(size, manifest.network_size, manifest.label_step)
+            self._finisher = MapFinisher(geometry)
             self._canvas[...] = np.rint(np.multiply(manifest.mean, 255.0)).astype(np.uint8)
-        self._geometry.fit_image(image, self._canvas[0])
-        return self._geometry
+        self._finisher.geometry.fit_image(image, self._canvas[0])
+        return self._finisher
 
     def _finish(
-        self, task: Task, values: npt.NDArray[Any], geometry: FittedGeometry
+        self, task: Task, values: npt.NDArray[Any], finisher: MapFinisher
     ) -> npt.NDArray[Any]:
         if task.kind == 'semantic':
-            return geometry.enlarge_labels(values, self._manifest.label_step)
+            return finisher.labels(values, self._manifest.label_step)
         if task.kind == 'normals':
-            return geometry.enlarge_normals(values)
-        return geometry.enlarge(values)
+            return finisher.normals(values)
+        return finisher.linear(values)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring the graph's maps to the camera's size: padding cropped, geometry exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtl_perception.inference.fitting import FittedGeometry
+import numpy as np
+import numpy.typing as npt
+
+
+class MapFinisher:
+    """
+    Enlarges maps of one geometry (shrinks them where the camera is smaller than the network).
+
+    Every map it returns is a new array. The planes it works in are kept from frame to frame:
+    fresh memory for each would cost more than the arithmetic.
+    """
+
+    def __init__(self, geometry: FittedGeometry) -> None:
+        self.geometry = geometry
+        height, width = geometry.camera_size
+        self._planes = [np.empty((height, width), np.float32) for _ in range(4)]
+
+    def labels(self, labels: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
+        """
+        Return labels (h, w) at the camera's size; each pixel takes the nearest one's.
+
+        :param step: the map has 1/step of the network's size
+        """
+        import cv2
+
+        # Plain INTER_NEAREST takes the label at floor(x * scale), up to half a label off.
+        return self._resize(self.geometry.crop(labels, step), cv2.INTER_NEAREST_EXACT)
+
+    def linear(self, values: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
+        """
+        Return a map (h, w) at the camera's size, interpolated bilinearly.
+
+        :param step: the map has 1/step of the network's size
+        """
+        import cv2
+
+        return self._resize(self.geometry.crop(values, step), cv2.INTER_LINEAR)
+
+    def normals(self, normals: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return normals (h, w, 3) at the camera's size: bilinear, then of unit length again."""
+        import cv2
+
+        height, width = self.geometry.camera_size
+        # Plane by plane is three times faster than along a last axis of three.
+        planes = [
+            cv2.resize(source, (width, height), dst=plane, interpolation=cv2.INTER_LINEAR)
+            for source, plane in zip(cv2.split(self.geometry.crop(normals)), self._planes)
+        ]
+        length = cv2.magnitude(planes[0], planes[1], magnitude=self._planes[3])
+        length = cv2.magnitude(length, planes[2], magnitude=length)
+        # Opposite neighbours can cancel out: 0 / 0 is NaN, which is how invalid is written.
+        with np.errstate(invalid='ignore'):
+            for plane in planes:
+                np.divide(plane, length, out=plane)
+        return np.asarray(cv2.merge(planes))
+
+    def _resize(self, values: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+        import cv2
+
+        height, width = self.geometry.camera_size
+        return np.asarray(cv2.resize(values, (width, height), interpolation=interpolation))
