@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 import os
 from pathlib import Path
 import shutil
@@ -12,8 +12,10 @@ from mtl_perception.ros.errors import RosError
 
 LARGE_MESSAGES = 'fastdds_large_messages.xml'
 SMALL_SHARED_MEMORY = 'fastdds_small_shared_memory.xml'
-# The second name is what Fast DDS of Humble (2.6) reads; newer ones read the first.
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
+# What Fast DDS 2.6 and 2.10 read; newer ones call it deprecated, so only one name is set.
+OLD_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
+_OLD_DISTRIBUTIONS = ('humble', 'iron')
 
 _SHARED_MEMORY = Path('/dev/shm')
 # Five processes (camera, perception, viewer, recorder, one more) of 64 MiB and their overhead.
@@ -61,6 +63,12 @@ def choose_profile() -> Path:
     return config_file(LARGE_MESSAGES if free >= _ROOM_FOR_LARGE else SMALL_SHARED_MEMORY)
 
 
+def profile_variable(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the name under which this ROS distribution's Fast DDS looks for its profile."""
+    is_old = environment.get('ROS_DISTRO') in _OLD_DISTRIBUTIONS
+    return OLD_PROFILE_VARIABLE if is_old else PROFILE_VARIABLE
+
+
 def use_large_message_profile(
     environment: MutableMapping[str, str] = os.environ,
 ) -> Path | None:
@@ -70,9 +78,8 @@ def use_large_message_profile(
     Call it before `rclpy.init`. A profile that is set already is the user's choice and stays;
     the result is then None. Other DDS implementations do not read the variable.
     """
-    if any(environment.get(variable) for variable in PROFILE_VARIABLES):
+    if environment.get(PROFILE_VARIABLE) or environment.get(OLD_PROFILE_VARIABLE):
         return None
     profile = choose_profile()
-    for variable in PROFILE_VARIABLES:
-        environment[variable] = str(profile)
+    environment[profile_variable(environment)] = str(profile)
     return profile

@@ -45,6 +45,7 @@ class SourceOptions:
 
     loop: bool = False
     size: tuple[int, int] | None = None
+    seed: int = 1  # of rendered rooms
     fov_deg: float | None = None
     calibration: CameraModel | None = None
 

@@ -18,7 +18,7 @@ def open_source(
     """
     Open the frame source that `text` names; `report` is told of frames that are passed over.
 
-    Bags are no frame source: their messages are passed through as they are (`BagSource`).
+    Bags are no frame source: their messages are passed through as they are (`BagPlayer`).
 
     Raises
     ------
