@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+import torch.nn.functional as F
 
 
 def edges_balanced_loss(raw: Tensor, target: Tensor, positive_weight: float = 0.95) -> Tensor:

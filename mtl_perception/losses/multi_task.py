@@ -11,8 +11,8 @@ from mtl_perception.networks.outputs import Outputs
 from mtl_perception.tasks import Task
 from mtl_perception.values import UNLABELLED
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+import torch.nn.functional as F
 
 # At equal weights the losses differ by orders of magnitude; these are the weights of the
 # PAD-Net, MTI-Net and DeMT configurations.

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from mtl_perception.values import UNLABELLED
-import torch.nn.functional as F
 from torch import Tensor
+import torch.nn.functional as F
 
 
 def semantic_loss(raw: Tensor, target: Tensor) -> Tensor:

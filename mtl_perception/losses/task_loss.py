@@ -11,8 +11,8 @@ from mtl_perception.losses.edges import edges_balanced_loss
 from mtl_perception.losses.normals import normals_cosine_loss, normals_l1_loss
 from mtl_perception.losses.semantic import semantic_loss
 from mtl_perception.tasks import Task
-import torch.nn.functional as F
 from torch import Tensor
+import torch.nn.functional as F
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from mtl_perception.metrics.errors import MetricError
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+import torch.nn.functional as F
 from torchmetrics import Metric
 
 
@@ -25,12 +25,14 @@ class EdgesMetric(Metric):
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, tolerance_px: int = 2, thresholds: int = 19) -> None:
+    def __init__(self, tolerance_px: int = 2, thresholds: int = 99) -> None:
         super().__init__()
         self.tolerance_px = tolerance_px
-        self.thresholds = tuple((i + 1) / (thresholds + 1) for i in range(thresholds))
-        # Per threshold: predicted, predicted that hit, true, true that were found.
-        zeros = torch.zeros((thresholds, 4), dtype=torch.int64)
+        steps = torch.arange(1, thresholds + 1, dtype=torch.float64) / (thresholds + 1)
+        self.thresholds = steps.float()
+        # Per number of thresholds reached (0 to all): predicted pixels, those that hit; true
+        # pixels by the number of thresholds reached nearby. int64 counts, so merging is exact.
+        zeros = torch.zeros((3, thresholds + 1), dtype=torch.int64)
         self.add_state('counts', zeros, dist_reduce_fx='sum')
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -47,23 +49,20 @@ class EdgesMetric(Metric):
             msg = f'edges of shape {tuple(prediction.shape)} against {tuple(target.shape)}'
             raise MetricError(msg)
         annotated = target != 255
-        true = (target == 1).float()
-        near_true = self._dilate(true) > 0
+        true = target == 1
+        near_true = self._dilate(true.float()) > 0
+        known = torch.where(annotated, prediction.float(), torch.zeros(()).to(prediction.device))
         # A pixel is near a prediction of at least t where the local maximum reaches t.
-        known = torch.where(annotated, prediction.float(), torch.zeros_like(true))
         near_prediction = self._dilate(known)
-        rows = []
-        for threshold in self.thresholds:
-            chosen = (known >= threshold) & annotated
-            rows.append(
-                torch.stack((
-                    chosen.sum(),
-                    (chosen & near_true).sum(),
-                    (true > 0).sum(),
-                    ((true > 0) & (near_prediction >= threshold)).sum(),
-                ))
-            )
-        self.counts += torch.stack(rows)
+        self.counts += torch.stack((
+            self._histogram(known[annotated]),
+            self._histogram(known[annotated & near_true]),
+            self._histogram(near_prediction[true]),
+        ))
+
+    def _histogram(self, values: Tensor) -> Tensor:
+        reached = torch.bucketize(values, self.thresholds.to(values.device), right=True)
+        return torch.bincount(reached, minlength=len(self.thresholds) + 1)
 
     def _dilate(self, values: Tensor) -> Tensor:
         window = 2 * self.tolerance_px + 1
@@ -71,14 +70,16 @@ class EdgesMetric(Metric):
 
     def compute(self) -> dict[str, float]:
         """Return `f_best_tolerance` with its `precision`, `recall` and `threshold`."""
-        predicted, hit, true, found = self.counts.double().unbind(1)
+        # Pixels at or above a threshold: those that reached at least as many thresholds.
+        above = self.counts.flip(1).cumsum(1).flip(1).double()
+        predicted, hit, found = above[:, 1:]
         precision = hit / predicted.clamp(min=1)
-        recall = found / true.clamp(min=1)
+        recall = found / above[2, 0].clamp(min=1)
         f = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
         best = int(f.argmax())
         return {
             'f_best_tolerance': float(f[best]),
             'precision': float(precision[best]),
             'recall': float(recall[best]),
-            'threshold': self.thresholds[best],
+            'threshold': round(float(self.thresholds[best]), 6),
         }

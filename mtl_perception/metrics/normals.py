@@ -72,7 +72,7 @@ class NormalsMetric(Metric):
         self.histogram += torch.bincount(bins, minlength=self.histogram.numel())
 
     def compute(self) -> dict[str, float]:
-        """Return `mean_deg`, `median_deg`, `rmse_deg`, `within_11.25`, `within_22.5`, `within_30`."""
+        """Return `mean_deg`, `median_deg`, `rmse_deg` and the shares `within_11.25` and so on."""
         result = {
             'mean_deg': float(self.angle / self.count),
             'median_deg': self._median(),

@@ -93,7 +93,7 @@ class RunProgress(L.Callback):
             left = pace * (trainer.max_steps - step) / 60
             self._console.print(
                 f'step {step}/{trainer.max_steps}  {text}  {pace:.2f} s/step  '
-                f'{left:.0f} min left', highlight=False,
+                f'{left:.0f} min left', highlight=False, soft_wrap=True,
             )
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -104,7 +104,8 @@ class RunProgress(L.Callback):
             if name.startswith('validation/')
         }
         line = describe(scores, module.manifest.tasks)
-        self._console.print(f'validation at step {trainer.global_step}: {line}', highlight=False)
+        text = f'validation at step {trainer.global_step}: {line}'
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Leave the terminal tidy, also after an error."""

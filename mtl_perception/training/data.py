@@ -12,7 +12,7 @@ from mtl_perception.training.augmentation import augment
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.focal import depth_scale, reference_depth, reference_normals
 from mtl_perception.training.geometry_augmentation import fitted, with_camera
-from mtl_perception.training.recipe import AugmentationRecipe, NetworkRecipe
+from mtl_perception.training.recipe import NetworkRecipe, Recipe
 from mtl_perception.values import Sample, UNLABELLED
 import numpy as np
 import torch
@@ -84,22 +84,19 @@ class TrainingFrames(Dataset[Any]):
     Augmented frames with targets as the reference focal length sees them.
 
     A key is (draw, index): the number of the draw since the run began seeds the augmentation,
-    so a frame comes out the same in any worker and after a resumed run.
+    so a frame comes out the same in any worker and after a resumed run. The first draws are
+    smaller where the recipe says so: surfaces look smaller there, and by the focal correction
+    farther away, so what is learned of them holds at full size.
     """
 
-    def __init__(
-        self,
-        frames: Frames,
-        tasks: tuple[Task, ...],
-        network: NetworkRecipe,
-        augmentation: AugmentationRecipe,
-        seed: int,
-    ) -> None:
+    def __init__(self, frames: Frames, tasks: tuple[Task, ...], recipe: Recipe) -> None:
         self._frames = frames
         self._tasks = tasks
-        self._network = network
-        self._augmentation = augmentation
-        self._seed = seed
+        self._network = recipe.network
+        self._augmentation = recipe.augmentation
+        self._seed = recipe.loop.seed
+        early_steps = round(recipe.augmentation.early_share * recipe.optimiser.steps)
+        self._early_draws = early_steps * recipe.optimiser.batch_size
 
     def unaugmented(self) -> ValidationFrames:
         """Return the same frames as they are, fitted, with metric targets."""
@@ -110,6 +107,8 @@ class TrainingFrames(Dataset[Any]):
         generator = np.random.default_rng((self._seed, draw))
         size, focal = self._network.size, self._network.reference_focal_px
         sample = with_camera(self._frames[index], size, focal)
+        if draw < self._early_draws:
+            size = self._augmentation.early_size or size
         sample = augment(sample, self._tasks, size, self._augmentation, generator)
         assert sample.camera is not None
         return _item(sample, self._tasks, depth_scale(sample.camera, focal), reference=True)

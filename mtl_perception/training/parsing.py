@@ -31,7 +31,7 @@ def _refuse(value: Any, kind: Any, where: str) -> TrainingError:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return parse(kind, value, where)
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):

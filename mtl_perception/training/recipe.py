@@ -66,6 +66,8 @@ class AugmentationRecipe:
     flip: float = 0.5  # probability of mirroring
     zoom: tuple[float, float] = (1.0, 1.0)  # factors on the focal length, log-uniform
     photometric: float = 0.0  # 0 = none, 1 = strong
+    early_size: tuple[int, int] | None = None  # (height, width) of frames in the first steps
+    early_share: float = 0.0  # of all steps at `early_size`: smaller frames, more steps an hour
 
     def __post_init__(self) -> None:
         _require(0 <= self.flip <= 1, 'flip', self.flip, 'should be a probability')
@@ -73,6 +75,11 @@ class AugmentationRecipe:
         _require(0 < low <= high, 'zoom', self.zoom, 'should rise from above 0')
         strength = self.photometric
         _require(0 <= strength <= 1, 'photometric', strength, 'should be between 0 and 1')
+        share = self.early_share
+        _require(0 <= share <= 1, 'early_share', share, 'should be between 0 and 1')
+        early = self.early_size
+        _require(early is not None or share == 0, 'early_share', share, 'needs early_size')
+        _require(early is None or min(early) >= 32, 'early_size', early, 'is below 32 by 32')
 
 
 @dataclass(frozen=True)

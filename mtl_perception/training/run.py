@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 import json
+import logging
 import os
 from pathlib import Path
 import time
@@ -18,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 import mtl_perception
 from mtl_perception.bundle import save_bundle
 from mtl_perception.files import atomic_write
+from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
 from mtl_perception.networks.build import build_network
 from mtl_perception.networks.network import Network
@@ -42,10 +44,7 @@ from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.module import MultiTaskModule
 from mtl_perception.training.picture_grid import PictureGrid, prediction_grid
 from mtl_perception.training.recipe import expand, Recipe
-from mtl_perception.training.scoring import (
-    describe, finished_maps, rounded, score, TrainingMean
-)
-from mtl_perception.graph import PerceptionGraph
+from mtl_perception.training.scoring import describe, finished_maps, rounded, score, TrainingMean
 import numpy as np
 from rich.console import Console
 import torch
@@ -147,7 +146,7 @@ def _trainer(
         gradient_clip_val=recipe.optimiser.gradient_clip,
         # A resumed run starts its own file; the rows before stay where they are.
         logger=CSVLogger(out, name='log', version=f'from_step_{first_step:07d}'),
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, loop.checkpoint_every_steps),
         callbacks=callbacks,
         plugins=[AtomicCheckpoints()],
         enable_checkpointing=False,
@@ -187,6 +186,8 @@ def train(
 
     """
     console = Console()
+    # Its advice on loggers, GPUs and workers is not for the user of a recipe.
+    logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     checkpoint = prepare_directory(recipe, out, resume=resume)
     loop, optimiser = recipe.loop, recipe.optimiser
     torch.set_num_threads(loop.threads or os.cpu_count() or 1)
@@ -195,9 +196,7 @@ def train(
     sampler = StepSampler(
         len(train_frames), optimiser.batch_size, loop.checkpoint_every_steps, loop.seed
     )
-    dataset = TrainingFrames(
-        train_frames, manifest.tasks, recipe.network, recipe.augmentation, loop.seed
-    )
+    dataset = TrainingFrames(train_frames, manifest.tasks, recipe)
     held_out = ValidationFrames(validation_frames, manifest.tasks, recipe.network)
     if not len(held_out):
         msg = 'there are no frames to validate on'
@@ -219,19 +218,17 @@ def train(
     )
     console.print(
         f'{recipe.name}: {len(train_frames)} frames to train on, {len(held_out)} to validate, '
-        f'{optimiser.steps} steps of {optimiser.batch_size}', highlight=False,
+        f'{optimiser.steps} steps of {optimiser.batch_size}', highlight=False, soft_wrap=True,
     )
     began = time.monotonic()
+    on_gpu = trainer.strategy.root_device.type == 'cuda'
     with warnings.catch_warnings():
         # Lightning advises more workers; the cores are the network's.
         warnings.filterwarnings('ignore', message='.*does not have many workers.*')
         warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
         trainer.fit(
             module,
-            training_loader(
-                dataset, sampler, recipe.data.workers, pin=trainer.accelerator.auto_device_count()
-                > 0 and device != 'cpu',
-            ),
+            training_loader(dataset, sampler, recipe.data.workers, pin=on_gpu),
             validation_loader(held_out, optimiser.batch_size, loop.validation_frames),
             ckpt_path=checkpoint,
         )
@@ -282,7 +279,7 @@ def _finish(
     scores = {}
     for name, predict in predictors.items():
         scores[name] = rounded(score(predict, loader, tasks))
-        console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False)
+        console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False, soft_wrap=True)
     atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
     chosen = _spread(held_out, 8)
     write_png(out / 'pictures' / 'final.png', prediction_grid(network, manifest, chosen))
@@ -292,5 +289,5 @@ def _finish(
         out / BUNDLE_DIRECTORY,
         chosen.image[0].numpy(),
     )
-    console.print(f'bundle written to {out / BUNDLE_DIRECTORY}', highlight=False)
+    console.print(f'bundle written to {out / BUNDLE_DIRECTORY}', highlight=False, soft_wrap=True)
     return manifest
