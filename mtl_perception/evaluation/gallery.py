@@ -18,9 +18,10 @@ import numpy.typing as npt
 _TILE_HEIGHT = 240
 _LARGEST_ERROR = 0.5  # of the true depth, where the error picture is brightest
 _INVALID = 128  # grey
+_USUAL_FRAMES = 600  # where a damaged bag does not say how many it holds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Ranked:
     value: float
     index: int
@@ -38,7 +39,9 @@ class Gallery:
     def __init__(self, tasks: Sequence[Task], frame_count: int | None, rows: int = 4) -> None:
         self._tasks = tasks
         self._rows = rows
-        self._step = max(1, (frame_count or 0) // rows)
+        self._step = max(1, (frame_count or _USUAL_FRAMES) // rows)
+        # Neighbours look alike: the frames of a sheet are at least this far apart.
+        self._apart = max(1, (frame_count or _USUAL_FRAMES) // (5 * rows))
         self._samples: list[_Ranked] = []
         self._ranked: dict[str, list[_Ranked]] = {'worst': [], 'best': []}
 
@@ -63,12 +66,14 @@ class Gallery:
             return
         for name, value in (('worst', goodness), ('best', -goodness)):
             kept = self._ranked[name]
-            if len(kept) == self._rows and value >= kept[-1].value:
+            near = [entry for entry in kept if abs(entry.index - index) < self._apart]
+            rivals = near or (kept[-1:] if len(kept) == self._rows else [])
+            if any(value >= rival.value for rival in rivals):
                 continue
             tiles = tiles or self._strip(index, maps, targets, scores)
+            kept = [entry for entry in kept if entry not in rivals]
             kept.append(_Ranked(value, index, tiles))
-            kept.sort(key=lambda entry: (entry.value, entry.index))
-            del kept[self._rows :]
+            self._ranked[name] = sorted(kept, key=lambda entry: (entry.value, entry.index))
 
     def write(self, directory: Path) -> list[Path]:
         """Write the pictures that there are into `directory`; return their paths."""
@@ -105,7 +110,7 @@ class Gallery:
             compared.add(task.kind)
             # A target of edges is 0 or 1, of which the picture wants 255.
             shown = target * np.uint8(255) if task.kind == 'edges' else target
-            tiles.append(Tile(f'{task.name} in the bag', _small(task.colourise(shown))))
+            tiles.append(Tile(f'{task.name} from the bag', _small(task.colourise(shown))))
             if task.kind == 'depth':
                 score = scores[task.name]['abs_rel']
                 title = f'relative error, 0 to {_LARGEST_ERROR:.0%} (AbsRel {score:.3f})'
