@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each loss against its formula in plain numpy loops, with holes in the targets."""
+
+from __future__ import annotations
+
+import math
+
+from mtl_perception.losses.task_loss import loss_for, LossError, LOSSES, task_loss
+from mtl_perception.tasks import standard_tasks
+import numpy as np
+import pytest
+import torch
+
+SEMANTIC, DEPTH, NORMALS, EDGES = standard_tasks('nyu13')
+RNG = np.random.default_rng(3)
+B, H, W = 2, 5, 7
+
+
+def _pixels():
+    return [(b, y, x) for b in range(B) for y in range(H) for x in range(W)]
+
+
+def test_semantic_is_mean_negative_log_likelihood_of_labelled_pixels():
+    raw = RNG.normal(size=(B, 13, H, W))
+    target = RNG.integers(0, 13, (B, H, W)).astype(np.uint8)
+    target[0, :2] = 255
+    values = []
+    for b, y, x in _pixels():
+        if target[b, y, x] != 255:
+            logits = raw[b, :, y, x]
+            values.append(math.log(np.exp(logits).sum()) - logits[target[b, y, x]])
+    loss = task_loss(SEMANTIC, torch.tensor(raw), torch.tensor(target))
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
+
+
+@pytest.mark.parametrize('name', ['l1', 'log_l1'])
+def test_depth_is_a_mean_over_valid_pixels(name):
+    raw = RNG.normal(size=(B, 1, H, W))
+    target = RNG.uniform(0.3, 9, (B, H, W)).astype(np.float32)
+    target[1, 2:] = np.nan
+    values = []
+    for b, y, x in _pixels():
+        z = float(target[b, y, x])
+        if not math.isnan(z):
+            log_depth = raw[b, 0, y, x]
+            error = math.exp(log_depth) - z if name == 'l1' else log_depth - math.log(z)
+            values.append(abs(error))
+    loss = task_loss(DEPTH, torch.tensor(raw), torch.tensor(target), name)
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
+
+
+@pytest.mark.parametrize('name', ['l1', 'cosine'])
+def test_normals_compare_unit_vectors_of_valid_pixels(name):
+    raw = RNG.normal(size=(B, 3, H, W)) * 5
+    target = RNG.normal(size=(B, 3, H, W)).astype(np.float32)
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    target[0, :, 1] = np.nan
+    values = []
+    for b, y, x in _pixels():
+        n = target[b, :, y, x].astype(float)
+        if not np.isnan(n).any():
+            p = raw[b, :, y, x] / math.sqrt((raw[b, :, y, x] ** 2).sum())
+            values.append(np.abs(p - n).mean() if name == 'l1' else 1 - (p * n).sum())
+    loss = task_loss(NORMALS, torch.tensor(raw), torch.tensor(target), name)
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
+
+
+def test_edges_weigh_positives_and_negatives():
+    raw = RNG.normal(size=(B, 1, H, W)) * 3
+    target = (RNG.random((B, H, W)) < 0.2).astype(np.uint8)
+    target[1, 0] = 255
+    values = []
+    for b, y, x in _pixels():
+        if target[b, y, x] != 255:
+            p = 1 / (1 + math.exp(-raw[b, 0, y, x]))
+            values.append(
+                -0.95 * math.log(p) if target[b, y, x] else -(1 - 0.95) * math.log(1 - p)
+            )
+    loss = task_loss(EDGES, torch.tensor(raw), torch.tensor(target))
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
+
+
+def _nothing_annotated(task):
+    if task.kind == 'depth':
+        return torch.full((B, H, W), math.nan)
+    if task.kind == 'normals':
+        return torch.full((B, 3, H, W), math.nan)
+    return torch.full((B, H, W), 255, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize('task', [SEMANTIC, DEPTH, NORMALS, EDGES], ids=lambda task: task.name)
+def test_nothing_annotated_gives_zero_with_a_finite_gradient(task):
+    for name in LOSSES[task.kind]:
+        raw = torch.randn(B, task.channels, H, W, requires_grad=True)
+        loss = task_loss(task, raw, _nothing_annotated(task), name)
+        assert float(loss.detach()) == 0.0
+        loss.backward()
+        assert torch.equal(raw.grad, torch.zeros_like(raw))
+
+
+@pytest.mark.parametrize('task', [DEPTH, NORMALS], ids=lambda task: task.name)
+def test_a_hole_does_not_poison_the_gradient(task):
+    for name in LOSSES[task.kind]:
+        raw = torch.randn(B, task.channels, H, W, requires_grad=True)
+        target = _nothing_annotated(task)
+        target[..., 0, 0] = 1.0
+        task_loss(task, raw, target, name).backward()
+        assert torch.isfinite(raw.grad).all()
+        assert raw.grad[..., 0, 0].abs().sum() > 0
+        assert raw.grad[..., 1:, 1:].abs().sum() == 0
+
+
+def test_raw_maps_are_enlarged_with_half_pixel_centres():
+    # A linear ramp stays a ramp away from the border; align_corners would change its slope.
+    ramp = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 1, 4, 8)
+    target = torch.exp((torch.arange(32.0) + 0.5) / 4 - 0.5).expand(1, 16, 32).clone()
+    target[..., :2] = math.nan
+    target[..., -2:] = math.nan
+    assert float(task_loss(DEPTH, ramp, target, 'log_l1')) == pytest.approx(0, abs=1e-5)
+
+
+def test_bfloat16_maps_are_compared_in_single_precision():
+    raw = torch.full((1, 1, 4, 4), 1.0, dtype=torch.bfloat16)
+    target = torch.full((1, 4, 4), math.exp(1.001))
+    assert float(task_loss(DEPTH, raw, target, 'log_l1')) == pytest.approx(0.001, rel=1e-3)
+
+
+def test_unknown_loss_and_misshapen_target_are_refused():
+    with pytest.raises(LossError, match=r"'huber'.*l1, log_l1"):
+        loss_for(DEPTH, 'huber')
+    with pytest.raises(LossError, match=r"'normals'.*\(2, 5, 7\).*\(B, 3, H, W\)"):
+        task_loss(NORMALS, torch.zeros(B, 3, H, W), torch.zeros(B, H, W))
