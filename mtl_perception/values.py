@@ -9,7 +9,8 @@ Conventions, the same for targets and predictions (REP-103, REP-117, REP-118):
 * normals: float32 (H, W, 3), unit vectors in the optical frame (x right, y down, z forward)
   that face the camera, NaN = invalid;
 * edges: uint8 (H, W); as a target 0 or 1, 255 = not annotated; as a prediction the
-  probability times 255.
+  probability times 255;
+* parts as semantic, saliency as edges.
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 """What a task is: its name, kind, channels, label set and colours (numpy and YAML only)."""
 
 from mtl_perception.tasks.label_set import LabelSet, load_label_set
-from mtl_perception.tasks.task import KINDS, standard_tasks, Task, TaskError
+from mtl_perception.tasks.task import KINDS, LABELLED_KINDS, standard_tasks, Task, TaskError
 
-__all__ = ['KINDS', 'LabelSet', 'Task', 'TaskError', 'load_label_set', 'standard_tasks']
+__all__ = [
+    'KINDS',
+    'LABELLED_KINDS',
+    'LabelSet',
+    'Task',
+    'TaskError',
+    'load_label_set',
+    'standard_tasks',
+]

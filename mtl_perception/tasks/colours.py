@@ -63,8 +63,14 @@ def colourise_edges(edges: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.repeat(255 - edges.astype(np.uint8)[..., None], 3, axis=-1)
 
 
+def colourise_saliency(saliency: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Show saliency (H, W) uint8, probability times 255, bright on black."""
+    return np.repeat(saliency.astype(np.uint8)[..., None], 3, axis=-1)
+
+
 COLOURISE: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]] = {
     'depth': colourise_depth,
     'normals': colourise_normals,
     'edges': colourise_edges,
+    'saliency': colourise_saliency,
 }

@@ -95,7 +95,7 @@ class LabelSet:
 
 def load_label_set(name: str) -> LabelSet:
     """
-    Load a label set that ships with the package: rooms, nyu13, nyu40, cityscapes19, pascal21.
+    Load a label set that ships with the package, by the name of its file in labels/.
 
     Raises
     ------

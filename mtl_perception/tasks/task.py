@@ -13,11 +13,13 @@ from mtl_perception.tasks.label_set import LabelSet, load_label_set
 import numpy as np
 import numpy.typing as npt
 
-_CHANNELS = {'depth': 1, 'normals': 3, 'edges': 1}
-KINDS = ('semantic', *_CHANNELS)
+# The kinds whose maps hold class ids; parts are the parts of objects, the rest background.
+LABELLED_KINDS = ('semantic', 'parts')
+_CHANNELS = {'depth': 1, 'normals': 3, 'edges': 1, 'saliency': 1}
+KINDS = (*LABELLED_KINDS, *_CHANNELS)
 EDGE_MEANINGS = ('contours', 'label_borders', 'depth_jumps')
 
-__all__ = ['EDGE_MEANINGS', 'KINDS', 'Task', 'TaskError', 'standard_tasks']
+__all__ = ['EDGE_MEANINGS', 'KINDS', 'LABELLED_KINDS', 'Task', 'TaskError', 'standard_tasks']
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Task:
     """
     One output: declared by name and kind; several of one kind may coexist.
 
-    A semantic task has a label set. An edges task says which edges it means: `contours`
-    drawn by people, `label_borders`, or `depth_jumps`.
+    A semantic task and a parts task have a label set. An edges task says which edges it means:
+    `contours` drawn by people, `label_borders`, or `depth_jumps`. Saliency has no fields.
 
     Raises
     ------
@@ -47,8 +49,9 @@ class Task:
         if self.kind not in KINDS:
             msg = f'task {self.name!r} has kind {self.kind!r}; use one of {", ".join(KINDS)}'
             raise TaskError(msg)
-        if (self.kind == 'semantic') != (self.label_set is not None):
-            wanted = 'needs a label set' if self.kind == 'semantic' else 'takes no label set'
+        is_labelled = self.kind in LABELLED_KINDS
+        if is_labelled != (self.label_set is not None):
+            wanted = 'needs a label set' if is_labelled else 'takes no label set'
             msg = f'task {self.name!r} of kind {self.kind!r} {wanted}'
             raise TaskError(msg)
         if self.kind == 'edges':

@@ -8,7 +8,10 @@ from mtl_perception.tasks.colours import DEPTH_PICTURE_RANGE_M
 import numpy as np
 import pytest
 
-SIZES = {'rooms': 18, 'nyu13': 13, 'nyu40': 40, 'cityscapes19': 19, 'pascal21': 21}
+SIZES = {
+    'rooms': 18, 'nyu13': 13, 'nyu40': 40, 'cityscapes19': 19, 'pascal21': 21,
+    'pascal_parts7': 7, 'cityscapes16': 16, 'streets8': 8, 'vkitti14': 14,
+}
 
 
 @pytest.mark.parametrize(('name', 'size'), SIZES.items())
@@ -40,6 +43,8 @@ def test_unknown_label_set_lists_what_there_is():
     ({'name': 'a b', 'kind': 'depth'}, 'a b'),
     ({'name': 'a', 'kind': 'flow'}, 'flow'),
     ({'name': 'a', 'kind': 'semantic'}, 'label set'),
+    ({'name': 'a', 'kind': 'parts'}, 'label set'),
+    ({'name': 'a', 'kind': 'saliency', 'edge_meaning': 'contours'}, 'edge_meaning'),
     ({'name': 'a', 'kind': 'edges'}, 'edge_meaning'),
     ({'name': 'a', 'kind': 'edges', 'edge_meaning': 'all'}, 'contours'),
     ({'name': 'a', 'kind': 'depth', 'edge_meaning': 'contours'}, 'edge_meaning'),
@@ -67,6 +72,17 @@ def test_tasks_survive_json():
     for task in standard_tasks('nyu40'):
         assert Task.from_json(task.to_json()) == task
     assert [task.channels for task in standard_tasks('nyu40')] == [40, 1, 3, 1]
+
+
+def test_parts_and_saliency_are_kinds_of_their_own():
+    parts = Task('parts', 'parts', label_set=load_label_set('pascal_parts7'))
+    saliency = Task('saliency', 'saliency')
+    assert (parts.channels, saliency.channels) == (7, 1)
+    assert Task.from_json(parts.to_json()) == parts
+    assert Task.from_json(saliency.to_json()) == saliency
+    picture = saliency.colourise(np.array([[0, 255, 100]], np.uint8))
+    np.testing.assert_array_equal(picture[0, :, 2], [0, 255, 100])
+    assert tuple(parts.colourise(np.array([[1]], np.uint8))[0, 0]) == parts.label_set.colours[1]
 
 
 def test_label_colours_are_the_label_sets_own():
