@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtl_perception.ros.arguments import split_ros_arguments
+from mtl_perception.ros.dds import use_large_message_profile
 from mtl_perception.ros.errors import RosError
 
 _EXAMPLE = """examples:
@@ -22,10 +24,6 @@ autostart:=false the node stays and the transition fails instead."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until interrupted; return 1 if the node cannot start."""
-    import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-    from rclpy.utilities import remove_ros_args
-
     parser = argparse.ArgumentParser(
         prog='python3 -m mtl_perception live',
         description='Labels, metric depth, normals, edges and a fused point cloud of a camera '
@@ -36,29 +34,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--model', type=Path, help='bundle directory, the parameter `model`; default: the shipped'
     )
-    arguments = list(argv or ())
-    options = parser.parse_args(remove_ros_args(arguments))
+    own, ros_arguments = split_ros_arguments(argv)
+    options = parser.parse_args(own)
+    # Fast DDS reads its profile when the first participant is made.
+    use_large_message_profile()
+    import rclpy
+
     try:
-        rclpy.init(args=arguments)
+        rclpy.init(args=ros_arguments)
     except Exception as error:
         raise RosError(f'the ROS arguments cannot be used: {error}') from error
     try:
-        from mtl_perception.ros.perception_node import PerceptionNode
-
-        overrides = []
-        if options.model is not None:
-            overrides.append(rclpy.Parameter('model', value=str(options.model)))
-        node = PerceptionNode(parameter_overrides=overrides)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        try:
-            if node.autostart and not node.start():
-                return 1
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        finally:
-            node.destroy_node()
+        return _run(options.model)
     finally:
         rclpy.try_shutdown()
+
+
+def _run(model: Path | None) -> int:
+    from mtl_perception.ros.perception_node import PerceptionNode
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    overrides = [] if model is None else [rclpy.Parameter('model', value=str(model))]
+    node = PerceptionNode(parameter_overrides=overrides)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.autostart and not node.start():
+            return 1
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
     return 0

@@ -91,14 +91,12 @@ def declare_parameters(
         try:
             node.declare_parameter(spec.name, spec.default, spec.descriptor())
         except InvalidParameterTypeException as error:
-            hint = ' (write a decimal point)' if isinstance(spec.default, float) else ''
-            msg = (
-                f'parameter {spec.name} has the wrong type; it takes a '
-                f'{type(spec.default).__name__}{hint}: {error}'
+            kind = 'number with a decimal point' if isinstance(spec.default, float) else (
+                type(spec.default).__name__
             )
-            raise RosError(msg) from error
+            raise RosError(f'parameter {spec.name} takes a {kind}: {error.args[0]}') from error
         except InvalidParameterValueException as error:
-            raise RosError(f'parameter {spec.name} cannot be set: {error}') from error
+            raise RosError(f'parameter {spec.name} cannot be set: {error.args[0]}') from error
     node.add_on_set_parameters_callback(validate)
     result = validate([])
     if not result.successful:

@@ -50,7 +50,6 @@ class PerceptionNode(LifecycleNode):
         self, *, opener: Callable[..., Engine] = open_engine, **arguments: Any
     ) -> None:
         super().__init__(NODE_NAME, **arguments)
-        declare_perception_parameters(self)
         self._opener = opener
         self._state = 'unconfigured'
         self._transition_problem = ''
@@ -65,6 +64,7 @@ class PerceptionNode(LifecycleNode):
         self._inputs: list[Any] = []
         self._mailbox: Mailbox[Arrival] = Mailbox()
         self._timings = FrameTimings()
+        declare_perception_parameters(self)
         self._cameras = CameraInfos(self.resolve_topic_name('camera_info'))
         self._refusals = ProblemLog(self.get_logger().warning)
         # A camera that is not calibrated stays so: no need to repeat it every second.
