@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error of this room."""
+
+from __future__ import annotations
+
+from mtl_perception.errors import MtlPerceptionError
+
+
+class DatasetError(MtlPerceptionError):
+    """A dataset that cannot be read or written; the message names the file and the remedy."""
