@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentation keeps geometry true: depth, intrinsics and normals still describe one surface."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings, strategies as st
+from mtl_perception.camera import CameraModel
+from mtl_perception.tasks import standard_tasks
+from mtl_perception.training.augmentation import augment
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.geometry_augmentation import (
+    fitted,
+    flipped,
+    random_window,
+    window,
+    with_camera,
+)
+from mtl_perception.training.photometric import vary_photometry
+from mtl_perception.training.recipe import AugmentationRecipe
+import numpy as np
+import pytest
+
+TASKS = standard_tasks('rooms')
+
+
+def _surface_angles(sample):
+    """Angle between stored normals and those of the back-projected depth, away from borders."""
+    points = sample.camera.back_project(sample.targets['depth']).astype(np.float64)
+    across = points[3:-3, 6:] - points[3:-3, :-6]
+    down = points[6:, 3:-3] - points[:-6, 3:-3]
+    computed = np.cross(down, across)
+    computed /= np.linalg.norm(computed, axis=-1, keepdims=True)
+    stored = sample.targets['normals'][3:-3, 3:-3]
+    edges = sample.targets['edges']
+    near = np.zeros(edges.shape, bool)
+    for y in range(-6, 7):
+        for x in range(-6, 7):
+            near |= np.roll(edges != 0, (y, x), (0, 1))
+    valid = ~near[3:-3, 3:-3] & np.isfinite(stored).all(-1) & np.isfinite(computed).all(-1)
+    cosine = np.clip((computed * stored).sum(-1)[valid], -1, 1)
+    return np.degrees(np.arccos(cosine))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_back_projected_depth_has_the_augmented_normals(box_frame, seed):
+    frame = box_frame(seed % 17, 192, 144, 150.0)
+    recipe = AugmentationRecipe(flip=0.5, zoom=(0.6, 1.8), photometric=1.0)
+    result = augment(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed))
+    assert result.image.shape == (96, 128, 3)
+    assert (result.camera.height, result.camera.width) == (96, 128)
+    angles = _surface_angles(result)
+    if angles.size > 50:
+        # Nearest-pixel sampling moves depth by up to half a pixel: a few degrees of noise.
+        assert np.median(angles) < 3.0
+        assert np.mean(angles < 12.0) > 0.9
+
+
+def test_the_surface_check_sees_a_wrong_normal(box_frame):
+    frame = flipped(box_frame(3, 192, 144, 150.0), TASKS)
+    assert np.median(_surface_angles(frame)) < 0.5
+    wrong = dict(frame.targets, normals=frame.targets['normals'] * np.float32([-1, 1, 1]))
+    assert np.median(_surface_angles(replace(frame, targets=wrong))) > 10
+
+
+def test_flip_mirrors_every_map_and_the_principal_point(box_frame):
+    frame = box_frame(1)
+    result = flipped(frame, TASKS)
+    assert result.camera.cx == pytest.approx(frame.image.shape[1] - 1 - frame.camera.cx)
+    for y, x in ((0, 0), (10, 50), (71, 95)):
+        there = 95 - x
+        assert (result.image[y, x] == frame.image[y, there]).all()
+        assert result.targets['depth'][y, x] == frame.targets['depth'][y, there]
+        n = frame.targets['normals'][y, there]
+        assert result.targets['normals'][y, x].tolist() == [-n[0], n[1], n[2]]
+    assert result.pose is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_a_point_keeps_its_label_and_depth_under_its_new_pixel(box_frame, seed):
+    frame = box_frame(5, 192, 144, 150.0)
+    result = random_window(frame, TASKS, (96, 128), (0.7, 1.7), np.random.default_rng(seed))
+    points = frame.camera.back_project(frame.targets['depth'])
+    pixels = np.rint(result.camera.project(points)).astype(int)
+    inside = ((pixels >= 2) & (pixels < (126, 94))).all(-1)
+    near = result.targets['depth'][pixels[inside][:, 1], pixels[inside][:, 0]]
+    true = frame.targets['depth'][inside]
+    assert inside.sum() > 1000
+    assert np.nanmedian(np.abs(near - true) / true) < 0.004
+    labels = result.targets['semantic'][pixels[inside][:, 1], pixels[inside][:, 0]]
+    assert np.mean(labels == frame.targets['semantic'][inside]) > 0.97
+
+
+def test_outside_the_frame_nothing_is_annotated(box_frame):
+    result = window(box_frame(2), TASKS, (36, 48), (-10, -6), (60, 80), fill=(1, 2, 3))
+    outside = np.ones((60, 80), bool)
+    outside[6:42, 10:58] = False
+    assert (result.image[outside] == (1, 2, 3)).all()
+    assert (result.targets['semantic'][outside] == 255).all()
+    assert (result.targets['edges'][outside] == 255).all()
+    assert np.isnan(result.targets['depth'][outside]).all()
+    assert np.isnan(result.targets['normals'][outside]).all()
+    assert np.isfinite(result.targets['depth'][~outside]).all()
+    assert (result.targets['semantic'][~outside] != 255).all()
+
+
+def test_thin_edges_stay_connected_when_the_frame_shrinks(box_frame):
+    edges = np.zeros((90, 120), np.uint8)
+    edges[:, 61] = 1
+    edges[44, :] = 1
+    frame = box_frame(0, 120, 90)
+    frame = replace(frame, targets={'edges': edges})
+    shrunk = window(frame, TASKS, (40, 53), (0, 0), (40, 53)).targets['edges']
+    assert (shrunk == 1).any(axis=1).all()
+    assert (shrunk == 1).any(axis=0).all()
+    assert (shrunk == 1).mean() < 0.1
+
+
+def test_fitting_keeps_the_aspect_and_centres(box_frame):
+    result = fitted(box_frame(0, 160, 90), TASKS, (96, 128))
+    assert result.camera.fx == pytest.approx(80.0 * 0.8)
+    assert result.camera.fy == pytest.approx(80.0 * 1.02 * 0.8)
+    rows = np.isfinite(result.targets['depth']).all(axis=1)
+    assert rows.nonzero()[0].tolist() == list(range(12, 84))
+
+
+def test_a_frame_without_camera_gets_the_reference_focal_length_once_fitted(box_frame):
+    frame = replace(box_frame(0, 160, 120), camera=None)
+    result = fitted(with_camera(frame, (60, 80), 70.0), TASKS, (60, 80))
+    assert result.camera.focal_px == pytest.approx(70.0)
+
+
+def test_a_wrong_or_distorted_camera_is_refused_by_name(box_frame):
+    frame = box_frame(0)
+    other = replace(frame, camera=CameraModel(10, 10, 5, 5, 5, 5))
+    with pytest.raises(TrainingError, match='box_0.*96x72.*10x10'):
+        with_camera(other, (72, 96), 80.0)
+    bent = replace(frame.camera, distortion=(0.1, 0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(TrainingError, match='box_0.*distortion'):
+        with_camera(replace(frame, camera=bent), (72, 96), 80.0)
+
+
+def test_photometry_changes_values_not_places():
+    # A bright square must stay where it is under any variation.
+    image = np.full((64, 80, 3), 60, np.uint8)
+    image[20:40, 30:60] = 190
+    mean = np.zeros((64, 80))
+    for seed in range(40):
+        varied = vary_photometry(image, 1.0, np.random.default_rng(seed))
+        assert varied.shape == image.shape
+        assert varied.dtype == np.uint8
+        mean += varied.mean(-1) / 40
+    bright = mean > (mean.min() + mean.max()) / 2
+    expected = image[..., 0] > 100
+    assert np.mean(bright == expected) > 0.99
+    assert np.array_equal(vary_photometry(image, 0.0, np.random.default_rng(0)), image)
+
+
+def test_photometry_at_full_strength_varies_brightness_and_colour():
+    image = np.full((16, 16, 3), (150, 110, 90), np.uint8)
+    means = np.array(
+        [vary_photometry(image, 1.0, np.random.default_rng(s)).mean((0, 1)) for s in range(60)]
+    )
+    assert means.mean(1).std() > 15
+    assert (means[:, 0] / means[:, 2]).std() > 0.1
+    assert abs(means.mean(1).mean() - image.mean()) < 30
