@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import os
 from pathlib import Path
+from typing import Any
 
+from mtl_perception.camera import CameraModel
+import numpy as np
 import pytest
 
 
@@ -19,3 +23,147 @@ def sample_data() -> Path:
     if not path.is_dir():
         pytest.skip(f'MTL_PERCEPTION_SAMPLE_DATA={value} is not a folder')
     return path
+
+
+@pytest.fixture(scope='session')
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    Return a bundle of MTI-Net at 96x128 with random weights whose maps vary as trained ones do.
+
+    Read only: a test that changes a file copies the directory first.
+    """
+    torch = pytest.importorskip('torch')
+    from mtl_perception.bundle import save_bundle
+    from mtl_perception.manifest import Manifest
+    from mtl_perception.networks.build import build_network
+    from mtl_perception.tasks import standard_tasks
+
+    tasks = standard_tasks('rooms')
+    neck = (8, 8, 8, 8)
+    generator = np.random.default_rng(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network('mti_net', tasks, backbone='mobilenetv2_100', neck=neck)
+    coarse = torch.from_numpy(generator.normal(0.0, 1.5, (4, 3, 6, 8)).astype(np.float32))
+    images = torch.nn.functional.interpolate(coarse, size=(96, 128), mode='bicubic')
+    last: dict[int, torch.nn.Module] = {}
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda layer, _, output: last.__setitem__(id(output), layer)
+            )
+    with torch.no_grad():
+        # Statistics of BatchNorm first, then raw maps of the spread that trained ones have.
+        for _ in range(3):
+            network.train()(images)
+        maps = network.eval()(images).maps
+        for name, spread in (('semantic', 3.0), ('depth', 0.4), ('normals', 0.6), ('edges', 2.0)):
+            layer = last[id(maps[name])]
+            layer.weight *= spread / maps[name].std(dim=(0, 2, 3)).mean()
+    for module in network.modules():
+        module._forward_hooks.clear()
+    manifest = Manifest(
+        name='small',
+        system='mti_net',
+        backbone='mobilenetv2_100',
+        tasks=tasks,
+        network_size=(96, 128),
+        reference_focal_px=120.0,
+        depth_range_m=(0.2, 20.0),
+        neck=neck,
+    )
+    directory = tmp_path_factory.mktemp('bundles') / 'small'
+    check = generator.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    save_bundle(network, manifest, directory, check)
+    return directory
+
+
+class BagMaker:
+    """Makes sensor messages with rosbags' own classes and writes them as a rosbag2."""
+
+    def __init__(self) -> None:
+        from rosbags.typesys import get_typestore, Stores
+
+        self.typestore = get_typestore(Stores.ROS2_HUMBLE)
+        self._types = self.typestore.types
+
+    def header(self, stamp_ns: int, frame_id: str = 'optical') -> Any:
+        stamp = self._types['builtin_interfaces/msg/Time'](
+            sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9
+        )
+        return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+
+    def image(
+        self, pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = 'optical'
+    ) -> Any:
+        pixels = np.ascontiguousarray(pixels)
+        return self._types['sensor_msgs/msg/Image'](
+            header=self.header(stamp_ns, frame_id),
+            height=pixels.shape[0],
+            width=pixels.shape[1],
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels.strides[0],
+            data=np.frombuffer(pixels.tobytes(), np.uint8),
+        )
+
+    def compressed(self, data: bytes, stamp_ns: int, frame_id: str = 'optical') -> Any:
+        return self._types['sensor_msgs/msg/CompressedImage'](
+            header=self.header(stamp_ns, frame_id),
+            format='jpeg',
+            data=np.frombuffer(data, np.uint8),
+        )
+
+    def camera_info(
+        self, camera: CameraModel, stamp_ns: int, frame_id: str = 'optical'
+    ) -> Any:
+        fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+        region = self._types['sensor_msgs/msg/RegionOfInterest'](
+            x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+        )
+        return self._types['sensor_msgs/msg/CameraInfo'](
+            header=self.header(stamp_ns, frame_id),
+            height=camera.height,
+            width=camera.width,
+            distortion_model=camera.distortion_model,
+            d=np.array(camera.distortion, np.float64),
+            k=np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1], np.float64),
+            r=np.eye(3).ravel(),
+            p=np.array([fx, 0, cx, 0, 0, fy, cy, 0, 0, 0, 1, 0], np.float64),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
+
+    def write(
+        self,
+        path: Path,
+        messages: Iterable[tuple[str, int, Any]],
+        *,
+        storage: str = 'MCAP',
+        compression: str | None = None,
+    ) -> Path:
+        """Write (topic, recorded_ns, message) to the new folder `path`; return it."""
+        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+        writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage])
+        if compression is not None:
+            writer.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
+        connections: dict[str, Any] = {}
+        with writer:
+            for topic, recorded_ns, message in messages:
+                name = message.__msgtype__
+                if topic not in connections:
+                    connections[topic] = writer.add_connection(
+                        topic, name, typestore=self.typestore
+                    )
+                data = self.typestore.serialize_cdr(message, name)
+                writer.write(connections[topic], recorded_ns, data)
+        return path
+
+
+@pytest.fixture(scope='session')
+def bags() -> BagMaker:
+    """Return what makes messages and bags, or skip without rosbags."""
+    pytest.importorskip('rosbags', reason='rosbags is not installed')
+    return BagMaker()
