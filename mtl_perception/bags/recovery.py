@@ -73,10 +73,14 @@ class Recovery:
 
     def _sqlite3_messages(self) -> Iterator[RecordedMessage]:
         database = sqlite3.connect(f'{self.path.resolve().as_uri()}?immutable=1', uri=True)
+        newest: RecordedMessage | None = None
+        is_partial = False
         try:
             # SQLite refuses a file that is shorter than its header says, unless schemas may be
             # written (which an immutable database never is).
             database.execute('PRAGMA writable_schema = ON')
+            (page_size,) = database.execute('PRAGMA page_size').fetchone()
+            is_partial = self.path.stat().st_size % page_size != 0
             topics = {
                 number: (name, kind)
                 for number, name, kind in database.execute('SELECT id, name, type FROM topics')
@@ -85,12 +89,17 @@ class Recovery:
             for number, recorded_ns, data in database.execute(
                 'SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id'
             ):
+                if newest is not None:
+                    yield newest
                 topic, kind = topics[number]
-                yield RecordedMessage(topic, kind, recorded_ns, data)
+                newest = RecordedMessage(topic, kind, recorded_ns, data)
         except (sqlite3.Error, KeyError) as error:
             self.damage.append(f'{self.path} cannot be read further: {error}')
         finally:
             database.close()
+        # SQLite fills up a last page that was cut with zeros, and with it the newest message.
+        if newest is not None and not (is_partial and self.damage):
+            yield newest
 
 
 def _read_record(stream: BinaryIO, size: int) -> tuple[int | None, bytes]:
