@@ -132,6 +132,7 @@ def _run_camera(arguments: argparse.Namespace) -> None:
     options = SourceOptions(
         loop=arguments.loop,
         size=arguments.size,
+        rate_hz=arguments.rate,
         seed=arguments.seed,
         fov_deg=arguments.fov_deg,
         calibration=None if calibration is None else load_calibration(calibration),

@@ -39,12 +39,14 @@ class SourceOptions:
     """
     What the user may ask of a source.
 
-    `size` is (width, height) of the published image. `calibration` describes the source's own
-    size, and so does `fov_deg`, the horizontal field of view of an ideal pinhole.
+    `size` is (width, height) of the published image; what is None is the source's own choice.
+    `calibration` describes the source's own size, and so does `fov_deg`, the horizontal field
+    of view of an ideal pinhole.
     """
 
     loop: bool = False
     size: tuple[int, int] | None = None
+    rate_hz: float | None = None
     seed: int = 1  # of rendered rooms
     fov_deg: float | None = None
     calibration: CameraModel | None = None
