@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mtl_perception.simulation import prints
 from mtl_perception.simulation.shapes import box, cylinder, turned
 from mtl_perception.simulation.workshop import Workshop
 
@@ -128,9 +129,37 @@ def _appliance(shop: Workshop, tallest: float) -> float:
     return 0.5 * float(width * width + depth * depth) ** 0.5
 
 
+def _papers(shop: Workshop, tallest: float) -> float:
+    """Sheets and magazines, fanned out."""
+    rng, level = shop.rng, 0.0
+    for _ in range(int(rng.integers(1, 6))):
+        thick = rng.uniform(0.001, 0.008)
+        page = shop.choose('page', lambda: shop.picture(prints.page), 6)
+        material = page if rng.random() < 0.6 else shop.package()
+        with shop.builder.at(*rng.normal(0, 0.04, 2), level, rng.normal(0, 0.5)):
+            box(shop.builder, (-0.105, -0.148, 0), (0.105, 0.148, thick), material,
+                sides='lrfbt', fit='t')
+        level += thick + 0.0005
+    return 0.19
+
+
+def _leaning(shop: Workshop, tallest: float) -> float:
+    """A picture frame, calendar, tablet or open book that leans back."""
+    rng = shop.rng
+    width, height = rng.uniform(0.12, 0.26), min(tallest * 0.95, rng.uniform(0.14, 0.34))
+    face = shop.choose('page', lambda: shop.picture(prints.page), 6)
+    if rng.random() < 0.6:
+        face = shop.painting() if rng.random() < 0.3 else shop.package()
+    with shop.builder.at(0, 0.0, 0, rng.normal(0, 0.3), rng.uniform(0.12, 0.4)):
+        box(shop.builder, (-width / 2, -0.008, 0), (width / 2, 0.008, height),
+            shop.ceramic(), front=face, fit='f', sides='lrfbt')
+    return width * 0.6
+
+
 _THINGS: tuple[tuple[Callable[[Workshop, float], float], float], ...] = (
-    (_package, 0.2), (_books, 0.14), (_bottle, 0.14), (_mug, 0.12), (_bowl, 0.08), (_vase, 0.08),
-    (_can, 0.12), (_plate, 0.05), (_appliance, 0.03), (_carton, 0.04),
+    (_package, 0.17), (_books, 0.11), (_bottle, 0.11), (_mug, 0.1), (_bowl, 0.07), (_vase, 0.06),
+    (_can, 0.1), (_plate, 0.05), (_appliance, 0.03), (_carton, 0.04), (_papers, 0.09),
+    (_leaning, 0.07),
 )
 
 
@@ -150,7 +179,7 @@ def scatter(
     for _ in range(count):
         make = _THINGS[int(rng.choice(len(_THINGS), p=weights))][0]
         reach = 0.17
-        for _ in range(6):
+        for _ in range(9):
             x, y = rng.uniform(low[0], high[0]), rng.uniform(low[1], high[1])
             room = min(x - low[0], high[0] - x, y - low[1], high[1] - y)
             clear = all((x - a) ** 2 + (y - b) ** 2 > (r + reach) ** 2 for a, b, r in taken)

@@ -60,8 +60,8 @@ class Decorator:
         corner: bool = False, walls: tuple[Wall, ...] | None = None, clear: float = 0.0,
     ) -> Spot | None:
         """Find a free place against a wall, with `clear` metres free before it."""
-        width, depth, height = size
-        for _ in range(14):
+        width = size[0]
+        for _ in range(20):
             choices = walls or self.room.walls
             wall = choices[int(self.rng.integers(len(choices)))]
             slack = wall.length - width - 0.04
@@ -72,14 +72,25 @@ class Decorator:
                 along += width / 2
             else:
                 along = 0.02 + width / 2 + slack * self.rng.random()
-            extent = self.extent(wall, along, size, z)
-            reach = self.extent(wall, along, (width, depth + clear, height), z)
-            if (
-                self.occupancy.is_inside(self.room, extent)
-                and self.occupancy.is_free(extent, gap)
-                and self.occupancy.is_free(reach)
-            ):
-                return Spot(wall, along, extent)
+            found = self.spot(wall, along, size, z=z, gap=gap, clear=clear)
+            if found is not None:
+                return found
+        return None
+
+    def spot(
+        self, wall: Wall, along: float, size: tuple[float, float, float], *, z: float = 0.0,
+        gap: float = 0.0, clear: float = 0.0,
+    ) -> Spot | None:
+        """Return the place centred at `along` of a wall if it is free, `clear` m before it too."""
+        width, depth, height = size
+        extent = self.extent(wall, along, size, z)
+        reach = self.extent(wall, along, (width, depth + clear, height), z)
+        if (
+            self.occupancy.is_inside(self.room, extent)
+            and self.occupancy.is_free(extent, gap)
+            and self.occupancy.is_free(reach)
+        ):
+            return Spot(wall, along, extent)
         return None
 
     @contextmanager
@@ -171,8 +182,10 @@ class Decorator:
     def pictures(self, count: int) -> None:
         """Hang up to `count` pictures at eye height."""
         for _ in range(count):
-            width, height = self.rng.uniform(0.25, 1.1), self.rng.uniform(0.25, 0.9)
-            z = self.rng.uniform(1.25, 1.7) - height / 2 + 0.15
+            small = self.rng.random() < 0.45
+            width, height = self.rng.uniform(0.15, 0.4 if small else 1.2, 2)
+            height = min(height, 0.95)
+            z = self.rng.uniform(1.25, 1.75) - height / 2 + 0.12
             if z + height < self.room.height - 0.1:
                 self.hang(lambda w=width, h=height: decor.picture(self.shop, w, h),
                           (width, 0.05, height), z)
@@ -267,7 +280,9 @@ class Decorator:
             self.against_wall(lambda s=size: furniture_cases.shelf(self.shop, *s), size,
                               corner=True, clear=0.4)
 
-    def cabinets(self, count: int, height: tuple[float, float]) -> list[Spot]:
+    def cabinets(
+        self, count: int, height: tuple[float, float], things: int = 6
+    ) -> list[Spot]:
         """Stand up to `count` cabinets along the walls."""
         spots = []
         for _ in range(count):
@@ -275,7 +290,8 @@ class Decorator:
                     min(self.rng.uniform(*height), self.room.height - 0.1))
             spot = self.against_wall(
                 lambda s=size: furniture_cases.cabinet(
-                    self.shop, *s, things=int(self.rng.integers(1, 6)) if s[2] < 1.4 else 0),
+                    self.shop, s[0], s[1], s[2],
+                    int(self.rng.integers(1, things + 1)) if s[2] < 1.4 else 0),
                 (size[0], size[1] + 0.03, size[2]), clear=0.35)
             if spot is not None:
                 spots.append(spot)

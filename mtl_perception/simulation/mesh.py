@@ -66,7 +66,7 @@ class _Grid:
 class MeshBuilder:
     """Collects objects made of grids; `finish()` turns them into a `Mesh`."""
 
-    def __init__(self, label_ids: Mapping[str, int], texel: float = 0.08) -> None:
+    def __init__(self, label_ids: Mapping[str, int], texel: float = 0.1) -> None:
         self._label_ids = label_ids
         self._texel = texel
         self._grids: list[_Grid] = []

@@ -107,6 +107,11 @@ class Occupancy:
                     (x0, y0), (x1, y1) = np.minimum(*ends), np.maximum(*ends)
                     self.reserved.append((x0, y0, opening.bottom, x1, y1, opening.top))
 
+    @property
+    def things(self) -> list[Extent]:
+        """What is solid and no wall: furniture and what hangs."""
+        return self.solid[sum(room.notch is not None for room in self.rooms):]
+
     def is_free(self, extent: Extent, gap: float = 0.0) -> bool:
         """Return whether nothing solid or reserved meets the extent."""
         x0, y0, z0, x1, y1, z1 = extent

@@ -101,6 +101,24 @@ def package(rng: np.random.Generator, size: int) -> Tile:
     return canvas
 
 
+def page(rng: np.random.Generator, size: int) -> Tile:
+    """Return a printed page: heading, columns of lines, sometimes a picture."""
+    paper = colour(0.12, rng.uniform(0.0, 0.12), rng.uniform(0.88, 1.0))
+    canvas = flat(size, paper).copy()
+    margin, top = size // 10, size // 10
+    ink = random_colour(rng, (0.0, 0.9), (0.05, 0.6))
+    canvas[top : top + size // 14, margin : size // 2 + int(rng.integers(0, size // 3))] = ink
+    top += size // 7
+    if rng.random() < 0.6:
+        bottom = top + size // 4
+        canvas[top:bottom, margin : size - margin] = random_colour(rng)
+        top = bottom + size // 20
+    for y in range(top, size - margin, max(3, size // 28)):
+        end = int(rng.uniform(0.75, 0.92) * size)
+        canvas[y : y + max(1, size // 90), margin:end] = paper * 0.35
+    return canvas
+
+
 def rug(rng: np.random.Generator, size: int) -> Tile:
     """Return a rug seen as a whole: borders around a symmetric field."""
     x, y = axes(size)

@@ -9,6 +9,8 @@ from mtl_perception.simulation import decor, furniture_cases, furniture_kitchen,
 from mtl_perception.simulation.furnish import Decorator, Spot
 from mtl_perception.simulation.plan import Extent
 
+_RUN_DEPTH = furniture_kitchen.BASE_DEPTH + 0.03
+
 
 def _rug_under(decorator: Decorator, extent: Extent, margin: float) -> None:
     """Lay a rug below a piece that stands free; it takes no space."""
@@ -41,68 +43,148 @@ def _before(
 
 
 def living(decorator: Decorator) -> None:
-    """Sofa, coffee table on a rug, television on a low cabinet, shelves, armchair."""
+    """Sofa, coffee table on a rug, television on a low cabinet, shelves, armchairs."""
     rng, shop = decorator.rng, decorator.shop
     width = min(rng.uniform(1.5, 2.5), max(wall.length for wall in decorator.room.walls) - 0.6)
     spot = decorator.against_wall(
         lambda: furniture_seats.sofa(shop, width), (width, 0.98, 0.95), clear=0.6)
-    if spot is not None and rng.random() < 0.85:
+    if spot is not None and rng.random() < 0.9:
         size = (rng.uniform(0.7, 1.2), rng.uniform(0.45, 0.7), rng.uniform(0.33, 0.48))
         extent = _before(
             decorator, spot, size, 1.0 + rng.uniform(0.28, 0.45),
-            lambda: furniture_cases.table(shop, *size, things=int(rng.integers(0, 6))))
+            lambda: furniture_cases.table(shop, *size, things=int(rng.integers(1, 8))))
         if extent is not None and rng.random() < 0.7:
             _rug_under(decorator, extent, rng.uniform(0.3, 0.7))
-    spots = decorator.cabinets(1, (0.4, 0.65))
-    for place in spots:
-        size = rng.uniform(0.8, 1.4)
-        on_wall = rng.random() < 0.3
-        z = place.extent[5] + (rng.uniform(0.2, 0.4) if on_wall else 0.0)
-        x, y = place.wall.point(place.along, 0.001 if on_wall else 0.12)
-        with shop.builder.at(float(x), float(y), z, place.wall.yaw):
-            decor.television(shop, size, not on_wall, bool(rng.random() < 0.45))
-    decorator.shelves(int(rng.integers(0, 3)))
-    if rng.random() < 0.5:
+    _television_corner(decorator)
+    for _ in range(int(rng.integers(0, 3))):
         wide = rng.uniform(0.75, 0.95)
-        decorator.against_wall(lambda: furniture_seats.sofa(shop, wide), (wide, 0.98, 0.95),
-                               corner=True, clear=0.3)
-    decorator.cabinets(int(rng.integers(0, 2)), (0.7, 1.1))
+        decorator.against_wall(lambda wide=wide: furniture_seats.sofa(shop, wide),
+                               (wide, 0.98, 0.95), corner=True, clear=0.3)
+    for _ in range(int(rng.integers(0, 3))):
+        _side_table(decorator)
+    decorator.shelves(int(rng.integers(0, 3)))
+    decorator.cabinets(int(rng.integers(0, 3)), (0.6, 1.1))
+    if rng.random() < 0.35:
+        _table_with_chairs(decorator, 0.6)
+
+
+def _television_corner(decorator: Decorator) -> None:
+    """Stand a low cabinet against a wall and a television on it, or on the wall above."""
+    rng, shop = decorator.rng, decorator.shop
+    for place in decorator.cabinets(1, (0.4, 0.65), things=2):
+        width = rng.uniform(0.7, max(0.75, min(1.4, place.extent[3] - place.extent[0] + 0.3)))
+        on_wall = bool(rng.random() < 0.3)
+        away = 0.001 if on_wall else 0.12
+        z = place.extent[5] + (rng.uniform(0.2, 0.4) if on_wall else 0.0)
+        size = (width, 0.2, width * 0.6 + 0.06)
+        extent = decorator.extent(place.wall, place.along, size, z, away)
+        if not (
+            decorator.occupancy.is_inside(decorator.room, extent)
+            and decorator.occupancy.is_free(extent)
+        ):
+            continue
+        decorator.occupancy.solid.append(extent)
+        x, y = place.wall.point(place.along, away)
+        with shop.builder.at(float(x), float(y), z, place.wall.yaw):
+            decor.television(shop, width, not on_wall, bool(rng.random() < 0.45))
+
+
+def _side_table(decorator: Decorator) -> None:
+    """Stand a small table with a lamp or things against a wall."""
+    rng, shop = decorator.rng, decorator.shop
+    side, tall = rng.uniform(0.38, 0.55), rng.uniform(0.45, 0.65)
+    size = (side, side, tall)
+    lamp = bool(rng.random() < 0.5)
+    spot = decorator.find((side, side, 1.2))
+    if spot is None:
+        return
+    with decorator.at(spot):
+        furniture_cases.table(shop, *size, things=0 if lamp else 3)
+        if lamp:
+            power = decorator.lamps.power
+            with shop.builder.at(0, 0.05, tall):
+                decor.standing_lamp(
+                    shop, rng.uniform(0.32, 0.55),
+                    (power[0] * 0.2, power[1] * 0.2, power[2] * 0.2),
+                    decorator.lamps.lit and bool(rng.random() < 0.6))
+
+
+def _table_with_chairs(decorator: Decorator, share: float, rug: float = 0.2) -> None:
+    """Stand a table in the open, or at a wall where there is no room, with chairs around it."""
+    rng, shop = decorator.rng, decorator.shop
+    size = (rng.uniform(0.8, 1.9), rng.uniform(0.75, 1.0), rng.uniform(0.72, 0.78))
+    things = int(rng.integers(2, 13))
+
+    def make() -> object:
+        return furniture_cases.table(shop, *size, things=things)
+
+    extent = decorator.free_standing(make, size, gap=0.55)
+    if extent is None:
+        spot = decorator.against_wall(make, size, gap=0.05)
+        extent = spot.extent if spot is not None else None
+    elif rng.random() < rug:
+        _rug_under(decorator, extent, rng.uniform(0.4, 0.8))
+    if extent is not None:
+        decorator.seats_around(extent, share)
 
 
 def kitchen(decorator: Decorator) -> None:
-    """A run of units along one or two walls, refrigerator, a table with chairs or stools."""
-    rng, shop, room = decorator.rng, decorator.shop, decorator.room
+    """Units along a wall or around a corner, refrigerator, a table with chairs."""
+    rng, shop = decorator.rng, decorator.shop
     style = furniture_kitchen.draw_style(shop)
-    walls = sorted(room.walls, key=lambda wall: -wall.length)
-    for count in range(1 if rng.random() < 0.5 else 2):
-        for width in (3.6, 3.0, 2.4, 1.8, 1.2):
-            width = width + rng.uniform(-0.2, 0.2)
-            spot = decorator.find(
-                (width, furniture_kitchen.BASE_DEPTH + 0.03, furniture_kitchen.BASE_HEIGHT),
-                corner=True, walls=tuple(walls[count:]), gap=0.0, clear=0.5)
-            if spot is not None:
-                _run(decorator, spot, width, style)
-                break
+    if not (rng.random() < 0.6 and _corner_kitchen(decorator, style)):
+        for _ in range(1 if rng.random() < 0.6 else 2):
+            _straight_kitchen(decorator, style)
     decorator.against_wall(lambda: furniture_kitchen.refrigerator(shop), (0.76, 0.74, 1.9),
                            corner=True, clear=0.4, gap=0.01)
-    size = (rng.uniform(0.75, 1.5), rng.uniform(0.7, 0.9), rng.uniform(0.72, 0.78))
-    things = int(rng.integers(2, 10))
-    extent = decorator.free_standing(
-        lambda: furniture_cases.table(shop, *size, things=things), size, gap=0.55)
-    if extent is None:
-        spot = decorator.against_wall(
-            lambda: furniture_cases.table(shop, *size, things=things), size, gap=0.05)
-        extent = spot.extent if spot is not None else None
-    if extent is not None:
-        decorator.seats_around(extent, 0.7)
+    if rng.random() < 0.8:
+        _table_with_chairs(decorator, 0.75, 0.1)
     decorator.against_wall(lambda: furniture_kitchen.bin_or_bucket(shop), (0.36, 0.36, 0.6))
     if rng.random() < 0.4:
         decorator.against_wall(lambda: furniture_seats.stool(shop), (0.4, 0.4, 0.75))
     for _ in range(int(rng.integers(0, 3))):
         wide = rng.uniform(0.5, 1.2)
-        decorator.hang(lambda w=wide: furniture_cases.wall_shelf(shop, w), (wide, 0.28, 0.4), 1.4)
-    if rng.random() < 0.4:
-        decorator.cabinets(1, (1.9, 2.2))
+        decorator.hang(lambda wide=wide: furniture_cases.wall_shelf(shop, wide),
+                       (wide, 0.28, 0.4), 1.4)
+    if rng.random() < 0.5:
+        decorator.cabinets(1, (0.8, 2.2))
+    if rng.random() < 0.25:
+        decorator.hang(lambda: decor.television(shop, 0.7, False, True), (0.7, 0.05, 0.42), 1.5)
+
+
+def _straight_kitchen(
+    decorator: Decorator, style: furniture_kitchen.KitchenStyle
+) -> None:
+    """Build one run of units where the longest free stretch of wall is found."""
+    for width in (3.6, 3.0, 2.4, 1.8, 1.2):
+        width = width + decorator.rng.uniform(-0.2, 0.2)
+        spot = decorator.find((width, _RUN_DEPTH, furniture_kitchen.BASE_HEIGHT),
+                              corner=True, gap=0.0, clear=0.5)
+        if spot is not None:
+            _run(decorator, spot, width, style)
+            return
+
+
+def _corner_kitchen(
+    decorator: Decorator, style: furniture_kitchen.KitchenStyle
+) -> bool:
+    """Build units around a corner of the room; return whether one had the room for it."""
+    rng, walls = decorator.rng, decorator.room.walls
+    height = furniture_kitchen.BASE_HEIGHT
+    for index in rng.permutation(len(walls)):
+        first, second = walls[int(index)], walls[int(index) - 1]
+        if float(first.along @ second.inward) < 0.5:
+            continue  # the inner corner of an L
+        for lengths in ((3.0, 2.2), (2.4, 1.8), (1.9, 1.2)):
+            a, b = lengths[0] + rng.uniform(-0.2, 0.3), lengths[1] + rng.uniform(-0.2, 0.3)
+            one = decorator.spot(first, a / 2 + 0.02, (a, _RUN_DEPTH, height), clear=0.3)
+            start = second.length - 0.66 - b / 2
+            other = decorator.spot(second, start, (b, _RUN_DEPTH, height), clear=0.3)
+            if one is not None and other is not None and start - b / 2 > 0:
+                _run(decorator, one, a, style)
+                _run(decorator, other, b, style)
+                return True
+    return False
 
 
 def _run(
@@ -110,7 +192,7 @@ def _run(
 ) -> None:
     rng, shop = decorator.rng, decorator.shop
     with decorator.at(spot), shop.builder.at(-width / 2, 0):
-        furniture_kitchen.units(shop, style, width, int(rng.integers(3, 16)))
+        furniture_kitchen.units(shop, style, width, int(rng.integers(5, 26)))
     upper = decorator.extent(spot.wall, spot.along, (width, 0.36, 0.75), 1.45, 0.001)
     x, y = spot.wall.point(spot.along - width / 2, 0.001)
     clear_above = decorator.occupancy.is_free(upper)
@@ -202,19 +284,14 @@ def office(decorator: Decorator) -> None:
 def dining(decorator: Decorator) -> None:
     """A table with chairs on a rug, sideboard, shelf, sofa where there is room."""
     rng, shop = decorator.rng, decorator.shop
-    size = (rng.uniform(1.0, 2.0), rng.uniform(0.8, 1.05), rng.uniform(0.72, 0.78))
-    things = int(rng.integers(1, 9))
-    extent = decorator.free_standing(
-        lambda: furniture_cases.table(shop, *size, things=things), size, gap=0.7)
-    if extent is not None:
-        if rng.random() < 0.5:
-            _rug_under(decorator, extent, rng.uniform(0.4, 0.8))
-        decorator.seats_around(extent, 0.85)
-    decorator.cabinets(int(rng.integers(1, 3)), (0.7, 1.1))
-    decorator.shelves(int(rng.integers(0, 2)))
+    _table_with_chairs(decorator, 0.9, 0.5)
+    decorator.cabinets(int(rng.integers(1, 4)), (0.7, 1.1))
+    decorator.shelves(int(rng.integers(0, 3)))
     if rng.random() < 0.4:
         decorator.against_wall(lambda: furniture_seats.sofa(shop, 1.5), (1.5, 0.98, 0.95),
                                clear=0.3)
+    if rng.random() < 0.4:
+        _side_table(decorator)
 
 
 def storage(decorator: Decorator) -> None:
@@ -241,5 +318,5 @@ def furnish(decorator: Decorator) -> None:
     decorator.ceiling_lamps()
     decorator.curtains(0.65)
     _PROGRAMS[decorator.room.kind](decorator)
-    decorator.floor_things(int(rng.integers(0, 5)))
-    decorator.pictures(int(rng.integers(0, 6)))
+    decorator.floor_things(int(rng.integers(1, 7)))
+    decorator.pictures(int(rng.integers(1, 9)))

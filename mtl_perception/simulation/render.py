@@ -144,7 +144,7 @@ def _add_mirrors(
     if len(glossy) == 0:
         return
     base = material[glossy, 3]
-    fresnel = base + (1 - base) * (1 + cosine[glossy]) ** 5 * np.float32(0.5)
+    fresnel = base + (1 - base) * (1 + cosine[glossy]) ** 5 * np.float32(0.35)
     keep = fresnel > 0.015
     glossy, fresnel = glossy[keep], fresnel[keep]
     if len(glossy) == 0:

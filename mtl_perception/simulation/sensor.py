@@ -30,7 +30,7 @@ class Sensor:
         """Draw a plausible camera, from clean to poor."""
         rng = np.random.default_rng((seed, 0x5E50))
         tint = np.exp(rng.normal(0, 0.07, 3))
-        noise = float(rng.exponential(0.5))
+        noise = float(rng.exponential(0.4))
         return cls(
             exposure=float(np.exp(rng.normal(0, 0.28))),
             white_balance=(float(tint[0]), float(tint[1]), float(tint[2])),

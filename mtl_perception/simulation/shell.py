@@ -25,12 +25,17 @@ class Daylight:
 def _floor_material(shop: Workshop, kind: str) -> int:
     rng = shop.rng
     choices = {
-        'kitchen': ('tiles', 'tiles', 'planks', 'stone', 'vinyl'),
+        'kitchen': ('tiles', 'tiles', 'planks', 'stone', 'linoleum', 'carpet'),
         'bedroom': ('planks', 'carpet', 'planks', 'planks'),
-    }.get(kind, ('planks', 'planks', 'planks', 'tiles', 'carpet', 'vinyl'))
+        'office': ('carpet', 'carpet', 'linoleum', 'planks'),
+        'storage': ('linoleum', 'linoleum', 'tiles', 'planks'),
+    }.get(kind, ('planks', 'planks', 'planks', 'tiles', 'carpet', 'linoleum'))
     choice = choices[int(rng.integers(len(choices)))]
-    pale = random_colour(rng, (0.0, 0.3), (0.35, 0.9))
-    gloss = float(rng.choice((0.0, 0.02, 0.05)))
+    # Floors are grey, beige or earthen; now and then one has a colour.
+    hue = rng.uniform(0.02, 0.14) if rng.random() < 0.7 else rng.random()
+    vivid = 0.6 if rng.random() < 0.12 else 0.22
+    pale = colour(hue, rng.uniform(0.0, vivid), rng.uniform(0.25, 0.85))
+    gloss = float(rng.choice((0.0, 0.02, 0.04)))
     if choice == 'planks':
         scale = float(rng.uniform(0.8, 1.5))
         return shop.surface(
@@ -38,36 +43,41 @@ def _floor_material(shop: Workshop, kind: str) -> int:
         )
     if choice == 'tiles':
         scale = float(rng.uniform(0.8, 2.2))
-        return shop.surface(textures.tiles, pale, scale=scale, gloss=gloss + 0.03, size=512)
+        return shop.surface(textures.tiles, pale, scale=scale, gloss=gloss + 0.02, size=512)
     if choice == 'carpet':
-        shade = random_colour(rng, (0.02, 0.4), (0.25, 0.8))
-        return shop.surface(textures.carpet, shade, scale=1.2, size=512)
+        shade = colour(rng.random(), rng.uniform(0.02, 0.4), rng.uniform(0.2, 0.75))
+        return shop.surface(textures.carpet, shade, scale=rng.uniform(0.9, 1.6), size=512)
     if choice == 'stone':
         return shop.surface(textures.stone, pale, scale=1.6, gloss=0.05, size=512)
-    return shop.surface(textures.paint, pale, scale=1.5, gloss=gloss, size=256)
+    return shop.surface(textures.linoleum, pale, scale=1.5, gloss=gloss, size=512)
 
 
-def _wall_material(shop: Workshop) -> int:
+def _wall_material(shop: Workshop, *, feature: bool = False) -> int:
+    """Draw paint, wallpaper, brick, boards or plaster; a feature wall is bolder."""
     rng = shop.rng
-    choice = rng.random()
-    if choice < 0.62:
-        pale = (
-            random_colour(rng, (0.0, 0.2), (0.72, 0.95))
-            if rng.random() < 0.65
-            else random_colour(rng, (0.15, 0.55), (0.35, 0.85))
-        )
-        return shop.surface(textures.paint, pale, scale=1.5, size=256)
-    if choice < 0.86:
-        base = random_colour(rng, (0.03, 0.4), (0.5, 0.92))
+    choice = rng.random() * (0.3 if feature else 1.0) + (0.7 if feature else 0.0)
+    if choice < 0.78:
+        kind = rng.random()
+        if kind < 0.62:
+            hue = rng.uniform(0.06, 0.17) if rng.random() < 0.7 else rng.random()
+            shade = colour(hue, rng.uniform(0.0, 0.12), rng.uniform(0.72, 0.96))
+        elif kind < 0.88:
+            shade = random_colour(rng, (0.08, 0.28), (0.6, 0.9))
+        else:
+            shade = random_colour(rng, (0.25, 0.6), (0.3, 0.8))
+        pattern = textures.plaster if rng.random() < 0.15 else textures.paint
+        return shop.surface(pattern, shade, scale=1.5, size=256)
+    if choice < 0.9:
+        base = random_colour(rng, (0.03, 0.3), (0.5, 0.92))
         scale = float(rng.uniform(0.4, 1.2))
         return shop.surface(textures.wallpaper, base, scale=scale, size=256)
-    if choice < 0.92:
+    if choice < 0.95:
         base = colour(rng.uniform(0.0, 0.06), rng.uniform(0.1, 0.6), rng.uniform(0.4, 0.85))
         return shop.surface(textures.brick, base, scale=1.0, size=512)
-    if choice < 0.96:
+    if choice < 0.98:
         return shop.surface(textures.planks, wood_colour(rng), scale=1.2, size=512)
-    base = random_colour(rng, (0.0, 0.2), (0.6, 0.9))
-    return shop.surface(textures.plaster, base, scale=0.8, size=256)
+    base = random_colour(rng, (0.0, 0.3), (0.5, 0.95))
+    return shop.surface(textures.tiles, base, scale=0.9, gloss=0.03, size=512)
 
 
 def _wall_face(shop: Workshop, wall: Wall, height: float, material: int) -> None:
@@ -217,15 +227,18 @@ def build_shell(shop: Workshop, room: Room, daylight: Daylight) -> None:
     rng, add = shop.rng, shop.builder
     floor = _floor_material(shop, room.kind)
     walls = _wall_material(shop)
-    feature = _wall_material(shop) if rng.random() < 0.3 else walls
+    feature = _wall_material(shop, feature=True) if rng.random() < 0.3 else walls
     trim = shop.white if rng.random() < 0.7 else shop.wood()
     leaf = shop.white if rng.random() < 0.5 else shop.wood()
     add.begin('floor')
     _slab(shop, room, 0.0, floor, up=True)
     add.begin('ceiling')
     tone = colour(rng.uniform(0.05, 0.15), rng.uniform(0, 0.08), rng.uniform(0.8, 0.97))
-    pattern = textures.plaster if rng.random() < 0.25 else textures.paint
-    ceiling = shop.surface(pattern, tone, scale=1.2, size=256)
+    if rng.random() < (0.6 if room.kind in ('office', 'storage') else 0.12):
+        ceiling = shop.surface(textures.ceiling_panels, tone, scale=1.2, size=256)
+    else:
+        pattern = textures.plaster if rng.random() < 0.25 else textures.paint
+        ceiling = shop.surface(pattern, tone, scale=1.2, size=256)
     _slab(shop, room, room.height, ceiling, up=False)
     skirting = float(rng.uniform(0.05, 0.12)) if rng.random() < 0.8 else 0.0
     for index, wall in enumerate(room.walls):

@@ -13,7 +13,6 @@ from mtl_perception.simulation.patterns import (
     noise,
     random_colour,
     Tile,
-    wood_colour,
 )
 import numpy as np
 
@@ -61,10 +60,10 @@ def wallpaper(rng: np.random.Generator, size: int, base: Colour) -> Tile:
 def wood(rng: np.random.Generator, size: int, base: Colour) -> Tile:
     """Return wood with its grain along x."""
     rings = noise(rng, size, (2, 10), 3)
-    bands = 0.5 + 0.5 * np.sin(rings * rng.uniform(12, 40))
+    bands = 0.5 + 0.5 * np.sin(rings * rng.uniform(8, 30))
     fibre = noise(rng, size, (6, 128), 2)
-    amount = np.clip(0.55 * bands + 0.6 * fibre - 0.2, 0, 1)
-    dark = base * rng.uniform(0.6, 0.85)
+    amount = np.clip(rng.uniform(0.2, 0.5) * bands + 0.6 * fibre - 0.15, 0, 1)
+    dark = base * rng.uniform(0.6, 0.9)
     return mix(base, dark.astype(np.float32), amount)
 
 
@@ -137,10 +136,36 @@ def cloth(rng: np.random.Generator, size: int, base: Colour) -> Tile:
 
 
 def carpet(rng: np.random.Generator, size: int, base: Colour) -> Tile:
-    """Return carpet pile."""
-    pile = noise(rng, size, (128, 128), 1)
-    worn = noise(rng, size, (4, 4), 3)
-    return flat(size, base) * (0.7 + 0.45 * pile + 0.15 * worn)[..., None]
+    """Return carpet pile: plain, mottled, finely striped, or laid in turned squares."""
+    pile = noise(rng, size, (64, 64), 2)
+    kind = rng.integers(4)
+    amount = 0.15 * noise(rng, size, (4, 4), 3)
+    if kind == 1:
+        amount = 0.5 * noise(rng, size, (16, 16), 3)
+    elif kind >= 2:
+        stripes = np.repeat(noise(rng, size, (1, 64), 2)[:, :1], size, axis=1)
+        if kind == 3:
+            half = size // 2
+            stripes[:half, :half] = stripes[:half, :half].T
+            stripes[half:, half:] = stripes[half:, half:].T
+        amount = rng.uniform(0.3, 0.9) * stripes
+    return flat(size, base) * (0.6 + 0.4 * pile + amount)[..., None]
+
+
+def ceiling_panels(rng: np.random.Generator, size: int, base: Colour) -> Tile:
+    """Return a suspended ceiling: speckled panels in a grid of rails."""
+    joint, tone = cells(rng, size, 2, 2, 0.008)
+    specks = (noise(rng, size, (64, 64), 2) < 0.3).astype(np.float32)
+    body = flat(size, base) * (0.97 + 0.04 * tone - 0.18 * specks)[..., None]
+    return mix(body.astype(np.float32), (base * 0.82).astype(np.float32), joint)
+
+
+def linoleum(rng: np.random.Generator, size: int, base: Colour) -> Tile:
+    """Return linoleum or terrazzo: chips of several tones."""
+    chips = noise(rng, size, (48, 48), 2)
+    marble = noise(rng, size, (5, 5), 5)
+    strength = rng.uniform(0.05, 0.5)
+    return flat(size, base) * (1 + strength * (chips - 0.5) + 0.15 * (marble - 0.5))[..., None]
 
 
 def metal(rng: np.random.Generator, size: int, base: Colour) -> Tile:
@@ -172,8 +197,3 @@ def cardboard(rng: np.random.Generator, size: int, base: Colour) -> Tile:
     x0, y0 = rng.uniform(0.55, 0.65), rng.uniform(0.1, 0.6)
     mark = ((x > x0) & (x < x0 + 0.25) & (y > y0) & (y < y0 + 0.15)).astype(np.float32)
     return mix(body, random_colour(rng), mark)
-
-
-def random_wood(rng: np.random.Generator, size: int) -> Tile:
-    """Return wood of a random species."""
-    return wood(rng, size, wood_colour(rng))

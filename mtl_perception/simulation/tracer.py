@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays met: triangle (-1 = nothing), barycentric u and v, distance in ray lengths."""
+    """Where rays met: triangle (-1 = nothing), barycentric u and v, distance in ray lengths (0)."""
 
     triangles: npt.NDArray[np.int32]  # (n,)
     u: Floats  # (n,)
@@ -39,7 +39,9 @@ class Tracer:
             np.ascontiguousarray(directions, np.float32),
             output=True,
         )
-        return Hits(found['primID'], found['u'], found['v'], found['tfar'])
+        # Embree's distance of a miss overflows in later products.
+        distance = np.where(found['primID'] < 0, np.float32(0), found['tfar'])
+        return Hits(found['primID'], found['u'], found['v'], distance)
 
     def is_blocked(
         self, origins: Floats, directions: Floats, reach: float

@@ -24,7 +24,7 @@ class FreeSpace:
     def __init__(self, world: RoomsWorld, clearance: float) -> None:
         rooms = world.rooms
         if not rooms:
-            raise SimulationError('this world has no rooms to walk through; give the poses')
+            raise SimulationError('this world has no rooms to walk through; give the poses yourself')
         low = np.min([room.low for room in rooms], axis=0) - 0.2
         high = np.max([room.high for room in rooms], axis=0) + 0.2
         self.low = low
@@ -186,17 +186,66 @@ def walk(world: RoomsWorld, seed: int, frames: int, *, rate_hz: float = 30.0) ->
         return np.stack([np.interp(clipped, run, points[:, axis]) for axis in (0, 1)], axis=-1)
 
     place = at(where)
-    # Heading: where the path leads over the next metre, averaged so that turns are round.
-    ahead = sum(at(where + step) - at(where + step - 0.6) for step in (0.2, 0.5, 0.8, 1.1, 1.4))
-    heading = np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0]))
-    yaw = heading + math.radians(rng.uniform(25, 80)) * _sway(rng, time, 11.0)
-    tall = rng.uniform(0.5, 1.8)
-    height = np.clip(tall + 0.12 * _sway(rng, time, 9.0), 0.5, 1.8)
-    # From low down one looks level, from high up one looks down more.
-    base = math.radians(-4.0 - 14.0 * (tall - 0.5) * rng.random())
-    pitch = base + math.radians(rng.uniform(4, 18)) * _sway(rng, time, 8.0)
-    roll = math.radians(rng.uniform(0.3, 2.5)) * _sway(rng, time, 3.0)
+    tall = float(rng.uniform(0.5, 1.0) if rng.random() < 0.35 else rng.uniform(1.1, 1.8))
+    height = np.clip(tall + 0.1 * _sway(rng, time, 9.0), 0.5, 1.8)
+    # Heading: where the path leads over the next metre and a half.
+    ahead = at(where + 1.5) - place + 1e-6 * (points[-1] - points[0] + 1e-3)
+    position = np.concatenate((place, height[:, None]), axis=1)
+    gaze = _gaze(world, rng, time, position, ahead)
+    yaw = np.arctan2(gaze[:, 1], gaze[:, 0]) + math.radians(5) * _sway(rng, time, 5.0)
+    pitch = np.arcsin(np.clip(gaze[:, 2], -0.9, 0.6)) + math.radians(3) * _sway(rng, time, 4.0)
+    roll = math.radians(rng.uniform(0.3, 3.0)) * _sway(rng, time, 3.0)
     return np.stack([
-        look((*place[index], height[index]), yaw[index], pitch[index], roll[index])
-        for index in range(frames)
+        look(position[index], yaw[index], pitch[index], roll[index]) for index in range(frames)
     ])
+
+
+def _gaze(
+    world: RoomsWorld, rng: np.random.Generator, time: Poses, position: Poses, ahead: Poses
+) -> Poses:
+    """
+    Return the unit viewing directions (n, 3): ahead, or at one thing after another.
+
+    Every few seconds a new target is drawn among what stands within 0.6 to 4.5 m in plain
+    sight; in between the view turns smoothly.
+    """
+    targets = np.array([
+        ((x0 + x1) / 2, (y0 + y1) / 2, z0 + (z1 - z0) * 0.6)
+        for x0, y0, z0, x1, y1, z1 in world.occupancy.things
+    ]).reshape(-1, 3)
+    interval = float(rng.uniform(2.5, 4.5))
+    curiosity = float(rng.uniform(0.5, 0.95))
+    level = math.radians(float(rng.uniform(-14, 2)))
+    knots = np.arange(0.0, time[-1] + 2 * interval, interval)
+    directions = []
+    for knot in knots:
+        index = min(len(time) - 1, int(np.searchsorted(time, knot)))
+        here, forward = position[index], ahead[index]
+        angle = math.atan2(forward[1], forward[0]) + rng.normal(0, 0.4)
+        choice = np.array([
+            math.cos(angle) * math.cos(level), math.sin(angle) * math.cos(level), math.sin(level)
+        ])
+        offsets = targets - here
+        distance = np.linalg.norm(offsets, axis=1)
+        near = np.flatnonzero((distance > 0.6) & (distance < 4.5))
+        if len(near) and rng.random() < curiosity:
+            rays = offsets[near].astype(np.float32)
+            origins = np.broadcast_to(here.astype(np.float32), rays.shape)
+            seen = near[~world.shadows.is_blocked(origins, rays, 0.6)]
+            if len(seen):
+                pick = int(seen[int(rng.integers(len(seen)))])
+                choice = offsets[pick] / distance[pick]
+        directions.append(choice)
+    keys = np.array(directions)
+    step = np.minimum((time / interval).astype(int), len(keys) - 2)
+    share = np.clip(time / interval - step, 0, 1)
+    share = (share * share * (3 - 2 * share))[:, None]
+    # Turn about the vertical and nod separately: a straight blend would look at the floor
+    # or the ceiling half way through a turn.
+    yaw = np.unwrap(np.arctan2(keys[:, 1], keys[:, 0]))
+    nod = np.arcsin(np.clip(keys[:, 2], -0.75, 0.5))
+    turn = yaw[step] * (1 - share[:, 0]) + yaw[step + 1] * share[:, 0]
+    tilt = nod[step] * (1 - share[:, 0]) + nod[step + 1] * share[:, 0]
+    return np.stack(
+        (np.cos(turn) * np.cos(tilt), np.sin(turn) * np.cos(tilt), np.sin(tilt)), axis=-1
+    )

@@ -92,9 +92,9 @@ class Workshop:
 
         def make() -> int:
             shade = (
-                patterns.random_colour(self.rng, (0.0, 0.1), (0.3, 0.95))
-                if self.rng.random() < 0.6
-                else patterns.random_colour(self.rng, (0.2, 0.7), (0.25, 0.85))
+                patterns.random_colour(self.rng, (0.0, 0.1), (0.2, 0.95))
+                if self.rng.random() < 0.66
+                else patterns.random_colour(self.rng, (0.12, 0.75), (0.25, 0.8))
             )
             gloss = float(self.rng.choice((0.0, 0.03, 0.08)))
             return self.surface(textures.paint, shade, scale=0.8, gloss=gloss)
@@ -110,7 +110,8 @@ class Workshop:
 
         def make() -> int:
             pattern = _CLOTHS[int(self.rng.integers(len(_CLOTHS)))]
-            shade = patterns.random_colour(self.rng, (0.05, 0.65), (0.2, 0.9))
+            vivid = 0.65 if self.rng.random() < 0.35 else 0.3
+            shade = patterns.random_colour(self.rng, (0.03, vivid), (0.15, 0.9))
             return self.surface(pattern, shade, scale=self.rng.uniform(0.3, 0.8))
 
         return self.choose('cloth', make, 7)
@@ -132,7 +133,8 @@ class Workshop:
         """Return glazed earthenware or plastic in one colour."""
 
         def make() -> int:
-            shade = patterns.random_colour(self.rng, (0.0, 0.85), (0.25, 1.0))
+            vivid = 0.85 if self.rng.random() < 0.45 else 0.15
+            shade = patterns.random_colour(self.rng, (0.0, vivid), (0.1, 1.0))
             return self.surface(textures.paint, shade, scale=0.5, gloss=0.05, size=32)
 
         return self.choose('ceramic', make, 10)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write rosbag2 recordings (MCAP) without ROS: images, camera_info, odometry, transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mtl_perception.camera import CameraModel
+from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.files import atomic_directory
+from mtl_perception.simulation.rooms import rooms_frames
+from mtl_perception.values import Sample
+import numpy as np
+import numpy.typing as npt
+
+OPTICAL_FRAME = 'camera_color_optical_frame'
+WORLD_FRAME = 'odom'
+_ENCODINGS = {('uint8', 2): 'mono8', ('uint8', 3): 'rgb8', ('float32', 2): '32FC1',
+              ('float32', 3): '32FC3', ('uint16', 2): '16UC1'}
+_START_NS = 1_700_000_000_000_000_000
+
+
+def quaternion_of(rotation: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """
+    Return the unit quaternion (x, y, z, w), w >= 0, of a rotation (3, 3).
+
+    The largest component is found first, so that nothing is divided by a small number
+    (Shepperd, "Quaternion from rotation matrix", 1978).
+    """
+    m = rotation
+    squares = np.array([
+        1 + m[0, 0] - m[1, 1] - m[2, 2], 1 - m[0, 0] + m[1, 1] - m[2, 2],
+        1 - m[0, 0] - m[1, 1] + m[2, 2], 1 + m[0, 0] + m[1, 1] + m[2, 2],
+    ])
+    sums = {(0, 1): m[0, 1] + m[1, 0], (0, 2): m[0, 2] + m[2, 0], (1, 2): m[1, 2] + m[2, 1],
+            (0, 3): m[2, 1] - m[1, 2], (1, 3): m[0, 2] - m[2, 0], (2, 3): m[1, 0] - m[0, 1]}
+    largest = int(np.argmax(squares))
+    products = [
+        squares[largest] if index == largest else sums[min(index, largest), max(index, largest)]
+        for index in range(4)
+    ]
+    quaternion = np.array(products) / np.linalg.norm(products)
+    if quaternion[3] < 0:
+        quaternion = -quaternion
+    x, y, z, w = (float(value) for value in quaternion)
+    return x, y, z, w
+
+
+class BagWriter:
+    """
+    A rosbag2 being written; a context manager. Topics are opened by the first message.
+
+    Raises
+    ------
+    DatasetError
+        If an array has a type that no image encoding stands for.
+
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+
+        self._store: Any = get_typestore(Stores.ROS2_JAZZY)
+        self._writer: Any = Writer(directory, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> BagWriter:
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+    def _make(self, name: str, **fields: Any) -> Any:
+        return self._store.types[name](**fields)
+
+    def _header(self, stamp_ns: int, frame_id: str) -> Any:
+        stamp = self._make(
+            'builtin_interfaces/msg/Time', sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9
+        )
+        return self._make('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
+
+    def _write(self, topic: str, name: str, stamp_ns: int, message: Any) -> None:
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(
+                topic, name, typestore=self._store
+            )
+        self._writer.write(
+            self._connections[topic], stamp_ns, self._store.serialize_cdr(message, name)
+        )
+
+    def image(
+        self, topic: str, stamp_ns: int, image: npt.NDArray[Any], frame_id: str = OPTICAL_FRAME
+    ) -> None:
+        """Write sensor_msgs/Image: rgb8, mono8, 16UC1, 32FC1 or 32FC3 by the array's type."""
+        encoding = _ENCODINGS.get((image.dtype.name, image.ndim))
+        if encoding is None:
+            raise DatasetError(
+                f'{topic}: no image encoding for {image.dtype} of {image.ndim} dimensions'
+            )
+        height, width = image.shape[:2]
+        data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
+        name = 'sensor_msgs/msg/Image'
+        self._write(topic, name, stamp_ns, self._make(
+            name, header=self._header(stamp_ns, frame_id), height=height, width=width,
+            encoding=encoding, is_bigendian=0, step=data.size // height, data=data,
+        ))
+
+    def camera_info(
+        self, topic: str, stamp_ns: int, camera: CameraModel, frame_id: str = OPTICAL_FRAME
+    ) -> None:
+        """Write sensor_msgs/CameraInfo of a rectified camera: K, P, D = 0, R = 1."""
+        k = np.array([camera.fx, 0, camera.cx, 0, camera.fy, camera.cy, 0, 0, 1], np.float64)
+        p = np.insert(k.reshape(3, 3), 3, 0, axis=1).reshape(-1)
+        region = self._make(
+            'sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0, width=0,
+            do_rectify=False,
+        )
+        name = 'sensor_msgs/msg/CameraInfo'
+        self._write(topic, name, stamp_ns, self._make(
+            name, header=self._header(stamp_ns, frame_id), height=camera.height,
+            width=camera.width, distortion_model='plumb_bob', d=np.zeros(5), k=k,
+            r=np.eye(3).reshape(-1), p=p, binning_x=0, binning_y=0, roi=region,
+        ))
+
+    def pose(
+        self, topic: str, stamp_ns: int, pose: npt.NDArray[np.float64],
+        parent: str = WORLD_FRAME, child: str = OPTICAL_FRAME,
+    ) -> None:
+        """Write a pose (4, 4), child -> parent, as nav_msgs/Odometry and on /tf."""
+        x, y, z = (float(value) for value in pose[:3, 3])
+        qx, qy, qz, qw = quaternion_of(pose[:3, :3])
+        rotation = self._make('geometry_msgs/msg/Quaternion', x=qx, y=qy, z=qz, w=qw)
+        vector = 'geometry_msgs/msg/Vector3'
+        zero = self._make(vector, x=0.0, y=0.0, z=0.0)
+        header = self._header(stamp_ns, parent)
+        name = 'nav_msgs/msg/Odometry'
+        self._write(topic, name, stamp_ns, self._make(
+            name, header=header, child_frame_id=child,
+            pose=self._make(
+                'geometry_msgs/msg/PoseWithCovariance', covariance=np.zeros(36),
+                pose=self._make(
+                    'geometry_msgs/msg/Pose', orientation=rotation,
+                    position=self._make('geometry_msgs/msg/Point', x=x, y=y, z=z),
+                ),
+            ),
+            twist=self._make(
+                'geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
+                twist=self._make('geometry_msgs/msg/Twist', linear=zero, angular=zero),
+            ),
+        ))
+        transform = self._make(
+            'geometry_msgs/msg/TransformStamped', header=header, child_frame_id=child,
+            transform=self._make(
+                'geometry_msgs/msg/Transform', rotation=rotation,
+                translation=self._make(vector, x=x, y=y, z=z),
+            ),
+        )
+        name = 'tf2_msgs/msg/TFMessage'
+        self._write('/tf', name, stamp_ns, self._make(name, transforms=[transform]))
+
+    def sample(self, stamp_ns: int, sample: Sample) -> None:
+        """
+        Write one labelled frame on the topics that `write_rooms_bag` documents.
+
+        Raises
+        ------
+        DatasetError
+            If the sample lacks its camera or pose.
+
+        """
+        if sample.camera is None or sample.pose is None:
+            raise DatasetError(f'{sample.name}: a recording needs a camera and a pose')
+        self.image('/camera/color/image_raw', stamp_ns, sample.image)
+        self.camera_info('/camera/color/camera_info', stamp_ns, sample.camera)
+        depth = sample.targets['depth']
+        self.image('/camera/aligned_depth_to_color/image_raw', stamp_ns, depth)
+        for name in ('semantic', 'normals', 'edges'):
+            self.image(f'/ground_truth/{name}/image_raw', stamp_ns, sample.targets[name])
+        self.pose('/odom', stamp_ns, sample.pose)
+
+
+def write_rooms_bag(
+    path: Path, seed: int, frames: int, *, size: tuple[int, int] = (320, 240),
+    frames_per_world: int, rate_hz: float = 30.0, on_frame: Callable[[], None] = lambda: None,
+) -> None:
+    """
+    Render a walk into a rosbag2 (MCAP); `path` is the directory that appears when finished.
+
+    Topics: /camera/color/image_raw (rgb8), /camera/color/camera_info,
+    /camera/aligned_depth_to_color/image_raw (32FC1 metres, NaN invalid),
+    /ground_truth/semantic/image_raw (mono8), /ground_truth/normals/image_raw (32FC3),
+    /ground_truth/edges/image_raw (mono8, 0 or 1), /odom (optical frame in odom), /tf.
+
+    Raises
+    ------
+    DatasetError
+        If the path exists.
+
+    """
+    if path.exists():
+        raise DatasetError(f'{path} exists; choose another --out or remove it')
+    samples: Iterable[Sample] = rooms_frames(
+        seed, frames, size=size, frames_per_world=frames_per_world, rate_hz=rate_hz
+    )
+    with atomic_directory(path) as target:
+        # The bag's own directory must not exist when rosbags opens it.
+        inner = target / 'bag'
+        with BagWriter(inner) as writer:
+            for number, sample in enumerate(samples):
+                writer.sample(_START_NS + round(number * 1e9 / rate_hz), sample)
+                on_frame()
+        for file in inner.iterdir():
+            file.rename(target / file.name)
+        inner.rmdir()
