@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 import os
 from pathlib import Path
+from typing import Any
 
+from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.recipe import expand, load_recipe, Recipe
 
 _EPILOG = """\
@@ -50,6 +52,20 @@ def _adjusted(recipe: Recipe, max_steps: int | None) -> Recipe:
     return replace(recipe, optimiser=optimiser)
 
 
+def _describe(train: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
+    if train['seed'] == validation['seed']:
+        msg = (
+            f'training and validation rooms were rendered with the same seed, {train["seed"]}: '
+            'they show the same worlds; render one of them with another --seed'
+        )
+        raise TrainingError(msg)
+    return {
+        'source': 'rendered rooms (python3 -m mtl_perception rooms)',
+        'train': dict(train),
+        'validation': dict(validation),
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the bundle is written."""
     parser = _parser()
@@ -64,13 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_perception.datasets.rooms import RoomsDataset
     from mtl_perception.training.run import train
 
+    train_frames = RoomsDataset(root / recipe.data.train)
+    validation_frames = RoomsDataset(root / recipe.data.validation)
     train(
         recipe,
-        RoomsDataset(root / recipe.data.train),
-        RoomsDataset(root / recipe.data.validation),
+        train_frames,
+        validation_frames,
         options.out or Path('runs') / recipe.name,
         resume=options.resume,
         device=options.device,
-        provenance={'data': 'rendered rooms (python3 -m mtl_perception rooms)'},
+        provenance={'data': _describe(train_frames.settings, validation_frames.settings)},
     )
     return 0

@@ -280,6 +280,7 @@ def _finish(
     for name, predict in predictors.items():
         scores[name] = rounded(score(predict, loader, tasks))
         console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False, soft_wrap=True)
+    (out / 'pictures').mkdir(exist_ok=True)
     atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
     chosen = _spread(held_out, 8)
     write_png(out / 'pictures' / 'final.png', prediction_grid(network, manifest, chosen))
