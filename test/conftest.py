@@ -58,8 +58,11 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             network.train()(images)
         maps = network.eval()(images).maps
         for name, spread in (('semantic', 3.0), ('depth', 0.4), ('normals', 0.6), ('edges', 2.0)):
-            layer = last[id(maps[name])]
-            layer.weight *= spread / maps[name].std(dim=(0, 2, 3)).mean()
+            layer, start = last[id(maps[name])], last[id(maps[name])].bias.clone()
+            gain = spread / maps[name].std(dim=(0, 2, 3))
+            layer.weight *= gain.view(-1, 1, 1, 1)
+            # Each channel varies about what an untrained one says everywhere.
+            layer.bias.copy_(start - gain * (maps[name].mean(dim=(0, 2, 3)) - start))
     for module in network.modules():
         module._forward_hooks.clear()
     manifest = Manifest(
