@@ -71,7 +71,7 @@ setup(
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={
-        PACKAGE: ['py.typed', 'labels/*.yaml', 'bundles/*/*'],
+        PACKAGE: ['py.typed', 'labels/*.yaml', 'labels/maps/*.yaml', 'bundles/*/*'],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
