@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mtl_perception.simulation import prints
 from mtl_perception.simulation.shapes import box, cylinder, turned
 from mtl_perception.simulation.workshop import Workshop
+import numpy as np
 
 
 def _package(shop: Workshop, tallest: float) -> float:
@@ -156,10 +157,11 @@ def _leaning(shop: Workshop, tallest: float) -> float:
     return width * 0.6
 
 
-_THINGS: tuple[tuple[Callable[[Workshop, float], float], float], ...] = (
-    (_package, 0.17), (_books, 0.11), (_bottle, 0.11), (_mug, 0.1), (_bowl, 0.07), (_vase, 0.06),
-    (_can, 0.1), (_plate, 0.05), (_appliance, 0.03), (_carton, 0.04), (_papers, 0.09),
-    (_leaning, 0.07),
+# What it is, how often, and the most room it takes around its middle (m).
+_THINGS: tuple[tuple[Callable[[Workshop, float], float], float, float], ...] = (
+    (_package, 0.17, 0.12), (_books, 0.1, 0.14), (_bottle, 0.12, 0.05), (_mug, 0.11, 0.08),
+    (_bowl, 0.07, 0.16), (_vase, 0.06, 0.09), (_can, 0.1, 0.07), (_plate, 0.05, 0.15),
+    (_appliance, 0.03, 0.2), (_carton, 0.03, 0.19), (_papers, 0.09, 0.2), (_leaning, 0.07, 0.16),
 )
 
 
@@ -175,19 +177,18 @@ def scatter(
     """Put up to `count` things on the area low..high (x, y) at height `level`, none touching."""
     rng = shop.rng
     taken: list[tuple[float, float, float]] = []
-    weights = [weight for _, weight in _THINGS]
+    weights = [weight for _, weight, _ in _THINGS]
     for _ in range(count):
-        make = _THINGS[int(rng.choice(len(_THINGS), p=weights))][0]
-        reach = 0.17
-        for _ in range(9):
+        make, _, reach = _THINGS[int(rng.choice(len(_THINGS), p=weights))]
+        if high[0] - low[0] < 2 * reach or high[1] - low[1] < 2 * reach:
+            make, reach = ((_mug, 0.08), (_bottle, 0.05), (_can, 0.07))[int(rng.integers(3))]
+        for _ in range(12):
             x, y = rng.uniform(low[0], high[0]), rng.uniform(low[1], high[1])
             room = min(x - low[0], high[0] - x, y - low[1], high[1] - y)
             clear = all((x - a) ** 2 + (y - b) ** 2 > (r + reach) ** 2 for a, b, r in taken)
-            if room > 0.05 and clear:
-                if room < reach:
-                    make = (_mug, _bottle, _can)[int(rng.integers(3))]
+            if room > 0.7 * reach and clear:
                 shop.builder.begin('box')
-                turn = rng.normal(0, 0.25) + (3.14159 if rng.random() < 0.3 else 0.0)
+                turn = rng.normal(0, 0.25) + (np.pi if rng.random() < 0.3 else 0.0)
                 with shop.builder.at(x, y, level, turn):
                     taken.append((x, y, make(shop, tallest)))
                 break

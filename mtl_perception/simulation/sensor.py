@@ -58,7 +58,7 @@ def _automatic_gain(radiance: Floats) -> float:
     grey = radiance[::4, ::4].mean(axis=-1)
     typical = float(np.exp(np.log(grey + 1e-3).mean()))
     bright = float(np.quantile(grey, 0.9))
-    return min(0.42 / max(typical, 2e-3), 2.2 / max(bright, 2e-3))
+    return min(0.3 / max(typical, 2e-3), 4.0 / max(bright, 2e-3))
 
 
 def develop(radiance: Floats, sensor: Sensor, noise_seed: int = 0) -> npt.NDArray[np.uint8]:

@@ -60,7 +60,7 @@ class FreeSpace:
             f'world {world.seed} is too full to walk through; use another seed'
         )
 
-    def contains(self, point: npt.NDArray[np.float64]) -> bool:
+    def contains(self, point: Poses) -> bool:
         """Return whether a floor point (2,) is free."""
         x, y = ((point - self.low) / _CELL).astype(int)
         inside = 0 <= y < self.free.shape[0] and 0 <= x < self.free.shape[1]
@@ -213,9 +213,14 @@ def _gaze(
         ((x0 + x1) / 2, (y0 + y1) / 2, z0 + (z1 - z0) * 0.6)
         for x0, y0, z0, x1, y1, z1 in world.occupancy.things
     ]).reshape(-1, 3)
+    # Furniture is looked at more than what hangs, and large pieces more than small ones.
+    appeal = np.array([
+        (math.sqrt((x1 - x0) * (y1 - y0)) + 0.2) * (1.0 if z0 < 0.9 else 0.12)
+        for x0, y0, z0, x1, y1, _ in world.occupancy.things
+    ])
     interval = float(rng.uniform(2.5, 4.5))
-    curiosity = float(rng.uniform(0.5, 0.95))
-    level = math.radians(float(rng.uniform(-14, 2)))
+    curiosity = float(rng.uniform(0.6, 0.97))
+    level = math.radians(float(rng.uniform(-20, 2)))
     knots = np.arange(0.0, time[-1] + 2 * interval, interval)
     directions = []
     for knot in knots:
@@ -233,7 +238,8 @@ def _gaze(
             origins = np.broadcast_to(here.astype(np.float32), rays.shape)
             seen = near[~world.shadows.is_blocked(origins, rays, 0.6)]
             if len(seen):
-                pick = int(seen[int(rng.integers(len(seen)))])
+                weight = appeal[seen] / np.maximum(distance[seen], 1.0)
+                pick = int(rng.choice(seen, p=weight / weight.sum()))
                 choice = offsets[pick] / distance[pick]
         directions.append(choice)
     keys = np.array(directions)
@@ -243,7 +249,7 @@ def _gaze(
     # Turn about the vertical and nod separately: a straight blend would look at the floor
     # or the ceiling half way through a turn.
     yaw = np.unwrap(np.arctan2(keys[:, 1], keys[:, 0]))
-    nod = np.arcsin(np.clip(keys[:, 2], -0.75, 0.5))
+    nod = np.arcsin(np.clip(keys[:, 2], -0.75, 0.35))
     turn = yaw[step] * (1 - share[:, 0]) + yaw[step + 1] * share[:, 0]
     tilt = nod[step] * (1 - share[:, 0]) + nod[step + 1] * share[:, 0]
     return np.stack(

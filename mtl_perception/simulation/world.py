@@ -39,18 +39,12 @@ class RoomsWorld:
 
     @classmethod
     def from_seed(cls, seed: int) -> RoomsWorld:
-        """Draw rooms, furniture, materials and light; takes two to four seconds."""
+        """Draw rooms, furniture, materials and light, and bake it: about two seconds."""
         rng = np.random.default_rng((seed, 0xA9A27))
-        rooms = draw_rooms(rng)
-        occupancy = Occupancy(rooms)
-        daylight, sun, lamps = _draw_light(rng)
-        shop = Workshop(rng)
-        for room in rooms:
-            build_shell(shop, room, daylight)
-            furnish(Decorator(shop, room, occupancy, lamps))
+        shop, occupancy, sun = build_apartment(rng)
         return cls.assemble(
             shop.builder.finish(), TextureAtlas.pack(shop.tiles), shop.lights, sun,
-            rng, seed=seed, rooms=rooms, occupancy=occupancy,
+            rng, seed=seed, rooms=occupancy.rooms, occupancy=occupancy,
         )
 
     @classmethod
@@ -76,6 +70,17 @@ class RoomsWorld:
             seed, rooms, occupancy or Occupancy(rooms), mesh, atlas, light_map, sun, tracer,
             shadows,
         )
+
+
+def build_apartment(rng: np.random.Generator) -> tuple[Workshop, Occupancy, Sun | None]:
+    """Draw one or two furnished rooms; returns what is built, who stands where, and the sun."""
+    occupancy = Occupancy(draw_rooms(rng))
+    daylight, sun, lamps = _draw_light(rng)
+    shop = Workshop(rng)
+    for room in occupancy.rooms:
+        build_shell(shop, room, daylight)
+        furnish(Decorator(shop, room, occupancy, lamps))
+    return shop, occupancy, sun
 
 
 def _warmth(kelvin: float) -> tuple[float, float, float]:
