@@ -6,17 +6,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 import re
 import shutil
-import sys
 import tempfile
 from types import TracebackType
 from typing import Any
 
 from mtl_perception.bags.errors import BagError
-from mtl_perception.bags.recovery import RecordedMessage, Recovery
+from mtl_perception.bags.recovery import RecordedMessage, Recovery, zstd_module
 
 _METADATA = 'metadata.yaml'
 _STORAGES = ('.mcap', '.db3')
@@ -129,7 +127,7 @@ class BagFile:
             return
         with tempfile.TemporaryDirectory(prefix='mtl_perception_bag_') as directory:
             unpacked = Path(directory) / file.stem
-            with unpacked.open('wb') as target, _zstd().open(file, 'rb') as source:
+            with unpacked.open('wb') as target, zstd_module().open(file, 'rb') as source:
                 try:
                     shutil.copyfileobj(source, target)
                 # What came before the damage is in the file and is read as such.
@@ -165,18 +163,12 @@ def normalised_type(name: str) -> str:
     return f'{package}/msg/{rest.rpartition("/")[2]}'
 
 
-def _zstd() -> Any:
-    """Return the module that rosbags decompresses with: in Python since 3.14."""
-    name = 'compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd'
-    return import_module(name)
-
-
 def _decompressed(message: RecordedMessage) -> RecordedMessage:
     """Undo rosbag2's compression per message: CDR never begins with zstd's magic number."""
     if not message.data.startswith(_ZSTD_MAGIC):
         return message
     try:
-        data = _zstd().decompress(message.data)
+        data = zstd_module().decompress(message.data)
     # A message that cannot be decompressed is refused when it is decoded.
     except Exception:
         return message

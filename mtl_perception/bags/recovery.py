@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 import sqlite3
 import struct
-from typing import BinaryIO
+import sys
+from typing import Any, BinaryIO
 import zlib
 
 _MAGIC = b'\x89MCAP0\r\n'
@@ -57,19 +59,22 @@ class Recovery:
                 return
             while True:
                 position = stream.tell()
-                kind, content = _read_record(stream, size)
-                if kind is None:
-                    self.damage.append(f'{self.path} was cut off at byte {size}')
-                    return
-                if kind == _DATA_END:
+                kind, content, is_whole = _read_record(stream, size)
+                if kind == _DATA_END and is_whole:
                     return
                 try:
-                    yield from records.read(kind, content)
+                    if is_whole:
+                        yield from records.read(kind, content)
+                    elif kind == _CHUNK:
+                        yield from records.read_cut_chunk(content)
                 # Damaged bytes fail in as many ways as there are bytes, and the decompressors
                 # have no error in common; the next chunk may well be whole.
                 except Exception as error:
                     reason = str(error) or type(error).__name__
                     self.damage.append(f'{self.path} is damaged at byte {position}: {reason}')
+                if not is_whole:
+                    self.damage.append(f'{self.path} was cut off at byte {size}')
+                    return
 
     def _sqlite3_messages(self) -> Iterator[RecordedMessage]:
         database = sqlite3.connect(f'{self.path.resolve().as_uri()}?immutable=1', uri=True)
@@ -102,22 +107,27 @@ class Recovery:
             yield newest
 
 
-def _read_record(stream: BinaryIO, size: int) -> tuple[int | None, bytes]:
-    """Return the kind and content of the next record; kind None if the file ends inside it."""
+def _read_record(stream: BinaryIO, size: int) -> tuple[int, bytes, bool]:
+    """Return the kind of the next record, its content, and whether the file holds all of it."""
     header = stream.read(9)
     if len(header) < 9:
-        return None, b''
+        return 0, b'', False
     kind, length = struct.unpack('<BQ', header)
     # A length of damaged bytes may be astronomical: never ask for more than there is.
-    if length > size - stream.tell():
-        return None, b''
-    return kind, stream.read(length)
+    available = size - stream.tell()
+    return kind, stream.read(min(length, available)), length <= available
 
 
 def _text(content: bytes, offset: int) -> tuple[str, int]:
     (length,) = struct.unpack_from('<I', content, offset)
     start = offset + 4
     return content[start : start + length].decode(), start + length
+
+
+def zstd_module() -> Any:
+    """Return the zstd that rosbags decompresses with: Python's own since 3.14."""
+    name = 'compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd'
+    return import_module(name)
 
 
 class _McapRecords:
@@ -149,9 +159,24 @@ class _McapRecords:
         if checksum and zlib.crc32(records) != checksum:
             msg = 'the checksum of a chunk does not match'
             raise ValueError(msg)
+        yield from self._records(records)
+
+    def read_cut_chunk(self, content: bytes) -> Iterator[RecordedMessage]:
+        """Yield the whole messages of a chunk that the file ends in."""
+        if len(content) < 40:
+            return
+        compression, offset = _text(content, 28)
+        records = content[offset + 8 :]
+        if compression == 'zstd':
+            records = zstd_module().ZstdDecompressor().decompress(records)
+        if compression in ('', 'zstd'):
+            yield from self._records(records)
+
+    def _records(self, records: bytes) -> Iterator[RecordedMessage]:
         position = 0
-        while position < len(records):
+        while position + 9 <= len(records):
             kind, length = struct.unpack_from('<BQ', records, position)
             start = position + 9
-            yield from self.read(kind, records[start : start + length])
             position = start + length
+            if position <= len(records):
+                yield from self.read(kind, records[start:position])

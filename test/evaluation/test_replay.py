@@ -52,8 +52,7 @@ class FakeEngine:
 
 def scene(index: int) -> Maps:
     """A sloped floor before a wall, as the graph of a perfect network would give it."""
-    v, u = np.mgrid[:48, :64].astype(np.float64)
-    y = (v - 23.5) / 60.0
+    y = np.repeat((np.arange(48.0)[:, None] - 23.5) / 60.0, 64, axis=1)
     wall = 4.0 + 0.1 * index
     with np.errstate(divide='ignore'):
         floor = np.where(y > 0, 1.2 / y, np.inf)
@@ -291,7 +290,8 @@ def ten_frames(bags: Any, sample_data: Path, path: Path) -> Path:
     from rosbags.highlevel import AnyReader
     from rosbags.rosbag2 import Writer
 
-    with AnyReader([sample_data / 'bags/kitchen_val']) as reader, Writer(path, version=9) as writer:
+    source = sample_data / 'bags/kitchen_val'
+    with AnyReader([source]) as reader, Writer(path, version=9) as writer:
         connections = {
             entry.id: writer.add_connection(entry.topic, entry.msgtype, typestore=bags.typestore)
             for entry in reader.connections
