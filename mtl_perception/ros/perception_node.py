@@ -46,11 +46,8 @@ class PerceptionNode(LifecycleNode):
 
     """
 
-    def __init__(
-        self, *, opener: Callable[..., Engine] = open_engine, **arguments: Any
-    ) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(NODE_NAME, **arguments)
-        self._opener = opener
         self._state = 'unconfigured'
         self._transition_problem = ''
         self._mismatch = ''
@@ -137,7 +134,7 @@ class PerceptionNode(LifecycleNode):
     def _configure(self) -> None:
         model = self.get_parameter('model').value
         bundle = Path(model).expanduser() if model else default_bundle()
-        self._engine = self._opener(
+        self._engine = open_engine(
             bundle,
             self.get_parameter('engine').value,
             threads=self.get_parameter('threads').value or None,
