@@ -112,10 +112,8 @@ class CityscapesDataset(DepthFileDataset):
         path = self.root / self._file('camera', name, 'camera.json')
         try:
             values: Any = json.loads(path.read_text(encoding='utf-8'))
-            inner = values['intrinsic']
-            camera = CameraModel(
-                *_NATIVE_SIZE, *(float(inner[key]) for key in ('fx', 'fy', 'u0', 'v0'))
-            )
+            fx, fy, u0, v0 = (float(values['intrinsic'][key]) for key in ('fx', 'fy', 'u0', 'v0'))
+            camera = CameraModel(*_NATIVE_SIZE, fx, fy, u0, v0)
             return camera, float(values['extrinsic']['baseline'])
         except FileNotFoundError:
             return None

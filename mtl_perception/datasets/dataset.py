@@ -125,7 +125,7 @@ def _converted(kind: Any, value: Any, where: str) -> Any:
             return None
         kind = next(each for each in get_args(kind) if each is not type(None))
     if get_origin(kind) is tuple:
-        parts = value.split(',') if isinstance(value, str) else value
+        parts = list(filter(None, value.split(','))) if isinstance(value, str) else value
         inner = get_args(kind)[0]
         if isinstance(parts, (list, tuple)):
             return tuple(_converted(inner, part, where) for part in parts)

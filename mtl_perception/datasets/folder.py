@@ -94,7 +94,9 @@ class FolderDataset(FileDataset):
         if stored.ndim != 2:
             msg = f'{path} has {stored.shape[2]} channels; expected one'
             raise DatasetError(msg)
-        return decode_depth(stored, how.unit_m) if how.task.kind == 'depth' else decode_mask(stored)
+        if how.task.kind == 'depth':
+            return decode_depth(stored, how.unit_m)
+        return decode_mask(stored)
 
     def _camera(self, name: str, width: int, height: int) -> CameraModel | None:
         return self._description.camera_for(width, height)

@@ -44,11 +44,14 @@ class FolderDescription:
     """The content of tasks.yaml."""
 
     tasks: tuple[FolderTask, ...]
-    camera: Mapping[str, float] | None
+    intrinsics: tuple[float, float, float, float] | None  # fx, fy, cx, cy of all images
 
     def camera_for(self, width: int, height: int) -> CameraModel | None:
         """Return the intrinsics, which are those of all images as they lie on disk."""
-        return None if self.camera is None else CameraModel(width, height, **self.camera)
+        if self.intrinsics is None:
+            return None
+        fx, fy, cx, cy = self.intrinsics
+        return CameraModel(width, height, fx, fy, cx, cy)
 
 
 def read_folder_tasks(path: Path) -> FolderDescription:
@@ -82,16 +85,22 @@ def _parse(values: Any) -> FolderDescription:
         msg = 'tasks: a mapping of task names is needed'
         raise DatasetError(msg)
     tasks = tuple(_parse_task(str(name), entries) for name in entries)
-    camera = values.get('camera')
-    if camera is not None:
-        keys = ('fx', 'fy', 'cx', 'cy')
-        _require_fields(camera, keys, 'camera')
-        if not all(isinstance(camera.get(key), (int, float)) for key in keys):
-            msg = f'camera: fx, fy, cx and cy are needed, in pixels; it has {dict(camera)}'
-            raise DatasetError(msg)
-        camera = {key: float(camera[key]) for key in keys}
-        CameraModel(1, 1, **camera)
-    return FolderDescription(tasks, camera)
+    description = FolderDescription(tasks, _parse_intrinsics(values.get('camera')))
+    description.camera_for(1, 1)
+    return description
+
+
+def _parse_intrinsics(values: Any) -> tuple[float, float, float, float] | None:
+    if values is None:
+        return None
+    keys = ('fx', 'fy', 'cx', 'cy')
+    _require_fields(values, keys, 'camera')
+    numbers = [values.get(key) for key in keys]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        msg = f'camera: fx, fy, cx and cy are needed, in pixels; it has {dict(values)}'
+        raise DatasetError(msg)
+    fx, fy, cx, cy = map(float, numbers)
+    return fx, fy, cx, cy
 
 
 def _require_fields(values: Any, known: tuple[str, ...], where: str) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mtl_perception.camera import CameraModel
@@ -96,7 +96,7 @@ class PascalContextDataset(FileDataset):
         }
         return {task.name: files[task.name].format(name) for task in self.tasks}
 
-    def _other_files(self, name: str) -> Iterable[str]:
+    def _other_files(self, name: str) -> Sequence[str]:
         needed = any(task.name == 'normals' for task in self.tasks)
         return [_LABEL_MAP.format(name)] if needed else []
 
