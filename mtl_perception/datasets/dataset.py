@@ -14,7 +14,8 @@ from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.tasks import Task
 from mtl_perception.values import Sample
 
-# kind -> module:class, imported when asked for. A class is called as cls(path, split, **options).
+# kind -> module:class (or function), imported when asked for and called with (path, split,
+# **options).
 KINDS: Mapping[str, str] = {
     'nyud': 'mtl_perception.datasets.nyud:NyudDataset',
     'pascal_context': 'mtl_perception.datasets.pascal_context:PascalContextDataset',
@@ -23,7 +24,7 @@ KINDS: Mapping[str, str] = {
     'synthia': 'mtl_perception.datasets.synthia:SynthiaDataset',
     'folder': 'mtl_perception.datasets.folder:FolderDataset',
     'rosbag': 'mtl_perception.datasets.rosbag:RosbagDataset',
-    'rooms': 'mtl_perception.datasets.rooms:RoomsDataset',
+    'rooms': 'mtl_perception.datasets.rooms_splits:open_rooms',
 }
 
 
@@ -52,7 +53,7 @@ def open_dataset(spec: str | Mapping[str, Any], split: str) -> Dataset:
 
     `spec` is a mapping with `kind`, `path` and the kind's options, or the same as one text:
     'kind:path?option=value&option=value,value'. The options are the keyword arguments of the
-    kind's class. `split` is train, val, or what else the kind has.
+    kind's class or function. `split` is train, val, or what else the kind has.
 
     Raises
     ------
@@ -69,10 +70,10 @@ def open_dataset(spec: str | Mapping[str, Any], split: str) -> Dataset:
         msg = f'dataset {kind}: the path is {path!r}; write {kind}:PATH'
         raise DatasetError(msg)
     module, _, name = KINDS[kind].partition(':')
-    cls = getattr(import_module(module), name)
-    options = _options(cls, kind, values)
+    opener = getattr(import_module(module), name)
+    options = _options(opener, kind, values)
     try:
-        dataset: Dataset = cls(Path(path).expanduser(), split, **options)
+        dataset: Dataset = opener(Path(path).expanduser(), split, **options)
     except DatasetError as error:
         msg = str(error) if str(path) in str(error) else f'{kind}:{path}: {error}'
         raise DatasetError(msg) from error
@@ -104,11 +105,11 @@ def parse_spec(text: str) -> dict[str, Any]:
     return values
 
 
-def _options(cls: Any, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring option values to the types of the class's keyword arguments."""
-    parameters = inspect.signature(cls).parameters.values()
+def _options(opener: Any, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring option values to the types of the keyword arguments."""
+    parameters = inspect.signature(opener).parameters.values()
     known = [each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
-    hints = get_type_hints(cls.__init__)
+    hints = get_type_hints(opener.__init__ if inspect.isclass(opener) else opener)
     options = {}
     for name, value in values.items():
         if name not in known:
