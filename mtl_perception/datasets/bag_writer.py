@@ -62,7 +62,7 @@ class BagWriter:
 
     def __init__(self, directory: Path) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
-        from rosbags.typesys import Stores, get_typestore
+        from rosbags.typesys import get_typestore, Stores
 
         self._store: Any = get_typestore(Stores.ROS2_JAZZY)
         self._writer: Any = Writer(directory, version=9, storage_plugin=StoragePlugin.MCAP)

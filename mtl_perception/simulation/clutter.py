@@ -137,7 +137,8 @@ def _papers(shop: Workshop, tallest: float) -> float:
         thick = rng.uniform(0.001, 0.008)
         page = shop.choose('page', lambda: shop.picture(prints.page), 6)
         material = page if rng.random() < 0.6 else shop.package()
-        with shop.builder.at(*rng.normal(0, 0.04, 2), level, rng.normal(0, 0.5)):
+        x, y, turn = (float(value) for value in rng.normal(0, (0.04, 0.04, 0.5)))
+        with shop.builder.at(x, y, level, turn):
             box(shop.builder, (-0.105, -0.148, 0), (0.105, 0.148, thick), material,
                 sides='lrfbt', fit='t')
         level += thick + 0.0005

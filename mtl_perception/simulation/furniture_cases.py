@@ -6,6 +6,8 @@ front towards +y, centred in x, and returns its size (width, depth, height) in m
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from mtl_perception.simulation import prints
 from mtl_perception.simulation.clutter import scatter
 from mtl_perception.simulation.furniture_seats import legs, Size
@@ -44,7 +46,8 @@ def table(
         else:
             for x in (-half + 0.04, half - 0.08):
                 box(add, (x, 0.03, 0), (x + 0.04, depth - 0.03, height - thick), frame)
-            box(add, (-half + 0.08, 0.05, height * 0.4), (half - 0.08, 0.08, height - thick), frame)
+            box(add, (-half + 0.08, 0.05, height * 0.4), (half - 0.08, 0.08, height - thick),
+                frame)
     if things:
         middle = depth / 2 if style >= 0.2 or abs(width - depth) >= 0.35 else width / 2
         scatter(shop, (-half * 0.9, middle - depth * 0.42), (half * 0.9, middle + depth * 0.42),
@@ -132,7 +135,7 @@ def shelf(shop: Workshop, width: float, depth: float, height: float) -> Size:
     for z in levels:
         box(add, (-half + thick, 0.003, z), (half - thick, depth, z + thick), body)
     inside = (-half + thick + 0.01, half - thick - 0.01)
-    for lower, upper in zip(levels, levels[1:]):
+    for lower, upper in pairwise(levels):
         room = upper - lower - thick
         choice = rng.random()
         if choice < 0.5:

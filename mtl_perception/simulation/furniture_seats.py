@@ -20,9 +20,9 @@ def legs(
     for x in (low[0] + thick / 2, high[0] - thick / 2):
         for y in (low[1] + thick / 2, high[1] - thick / 2):
             if splay:
-                away = (splay if x > 0 else -splay, splay if y > (low[1] + high[1]) / 2 else -splay)
-                rod(shop.builder, (x, y, height), (x + away[0], y + away[1], 0.0), thick / 2,
-                    material, 8)
+                dx = splay if x > 0 else -splay
+                dy = splay if y > (low[1] + high[1]) / 2 else -splay
+                rod(shop.builder, (x, y, height), (x + dx, y + dy, 0.0), thick / 2, material, 8)
             elif round_legs:
                 cylinder(shop.builder, (x, y, 0), thick / 2, height, material, segments=8)
             else:

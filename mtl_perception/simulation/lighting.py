@@ -20,13 +20,14 @@ import numpy.typing as npt
 
 _GATHER_RAYS = 24
 _SURFACE_GAP = np.float32(0.003)
+_UP, _ACROSS = np.array([0, 0, 1], np.float32), np.array([1, 0, 0], np.float32)
 
 
 @dataclass(frozen=True)
 class AreaLight:
     """Points that shine: `power` is radiance times area per point; with a normal, one side."""
 
-    points: tuple[tuple[float, float, float], ...]
+    points: tuple[tuple[float, ...], ...]  # x, y, z each
     power: tuple[float, float, float]
     normal: tuple[float, float, float] | None = None
 
@@ -79,7 +80,7 @@ def _hemisphere(rng: np.random.Generator, normals: Floats, index: int) -> Floats
     turn = rng.random(count, np.float32) * np.float32(2 * np.pi)
     radius = np.sqrt(ring)
     # The frame around a normal without branches: any vector not parallel to it will do.
-    helper = np.where(np.abs(normals[:, 2:]) < 0.9, np.float32([0, 0, 1]), np.float32([1, 0, 0]))
+    helper = np.where(np.abs(normals[:, 2:]) < 0.9, _UP, _ACROSS)
     first = np.cross(normals, helper)
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     second = np.cross(normals, first)

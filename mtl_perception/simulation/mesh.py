@@ -127,7 +127,7 @@ class MeshBuilder:
         scale = list(self._materials)[material].scale
         moved = np.asarray(texture, np.float64) / scale
         if scale != 1.0:
-            moved = moved + (shift % 1.0, (shift * 7.0) % 1.0)
+            moved += np.array([shift % 1.0, (shift * 7.0) % 1.0])
         down = float(np.linalg.norm(np.diff(world, axis=0), axis=-1).max())
         across = float(np.linalg.norm(np.diff(world, axis=1), axis=-1).max())
         steps = (

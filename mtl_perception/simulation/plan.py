@@ -103,8 +103,9 @@ class Occupancy:
             for wall in room.walls:
                 for opening in wall.openings:
                     depth = 0.12 if opening.kind == 'window' else 0.85
-                    ends = (wall.point(opening.start - 0.05), wall.point(opening.end + 0.05, depth))
-                    (x0, y0), (x1, y1) = np.minimum(*ends), np.maximum(*ends)
+                    a = wall.point(opening.start - 0.05)
+                    b = wall.point(opening.end + 0.05, depth)
+                    (x0, y0), (x1, y1) = np.minimum(a, b), np.maximum(a, b)
                     self.reserved.append((x0, y0, opening.bottom, x1, y1, opening.top))
 
     @property

@@ -54,7 +54,7 @@ def _text(rng: np.random.Generator, canvas: Tile, lines: int) -> None:
 
 def landscape(rng: np.random.Generator, size: int) -> Tile:
     """Return a painted landscape: sky, layered hills, a sun, brush marks."""
-    x, y = axes(size)
+    _, y = axes(size)
     picture = mix(colour(rng.uniform(0.5, 0.65), 0.5, 0.8), colour(rng.random(), 0.25, 0.95), y)
     centre = tuple(int(v) for v in rng.integers(size // 8, size * 7 // 8, 2) // (1, 2))
     cv2.circle(picture, centre, size // 14, (1.0, 0.9, 0.7), -1, cv2.LINE_AA)
@@ -77,7 +77,7 @@ def abstract(rng: np.random.Generator, size: int) -> Tile:
 
 def portrait(rng: np.random.Generator, size: int) -> Tile:
     """Return a portrait: head, hair and shoulders before a ground."""
-    x, y = axes(size)
+    _, y = axes(size)
     canvas = mix(random_colour(rng, (0.1, 0.5), (0.2, 0.8)), random_colour(rng), y)
     skin = colour(rng.uniform(0.04, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.35, 0.95))
     coat = random_colour(rng)

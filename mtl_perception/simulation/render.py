@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mtl_perception.camera import CameraModel
 from mtl_perception.simulation.atlas import sample_sheet
@@ -191,14 +192,14 @@ def render(
         # One ray per pixel frays borders: average four more there.
         total = radiance[border]
         for dx, dy in _SUBPIXELS:
-            ray = flat[border] + np.float32([dx / camera.fx, dy / camera.fy, 0])
+            ray = flat[border] + np.array([dx / camera.fx, dy / camera.fy, 0], np.float32)
             ray = ray @ rotation.T
             hits = world.tracer.trace(np.broadcast_to(origin, ray.shape), ray)
             # Bright panes would swallow the frames around them if averaged unclipped.
             total += np.minimum(_radiance(world, origin, ray, hits, camera.focal_px, False), 8)
         radiance[border] = total / (1 + len(_SUBPIXELS))
     image = develop(radiance.reshape(height, width, 3), sensor or Sensor(), noise_seed)
-    targets = {
+    targets: dict[str, npt.NDArray[Any]] = {
         'semantic': geometry.labels,
         'depth': geometry.depth,
         'normals': geometry.normals,

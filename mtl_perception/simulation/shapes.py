@@ -187,7 +187,8 @@ def rod(
 ) -> None:
     """Add a thin rod between two points."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
-    axis = (b - a) / max(np.linalg.norm(b - a), 1e-9)
+    length = float(np.linalg.norm(b - a))
+    axis = (b - a) / max(length, 1e-9)
     helper = np.array([1.0, 0, 0]) if abs(axis[0]) < 0.9 else np.array([0, 1.0, 0])
     first = np.cross(axis, helper)
     first /= np.linalg.norm(first)
@@ -195,7 +196,6 @@ def rod(
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     ring = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
     points = np.stack((b + radius * ring, a + radius * ring))
-    length = float(np.linalg.norm(b - a))
     across, down = np.meshgrid(angle * radius, [0.0, length])
     builder.grid(points, material, np.stack((across, down), -1), normals=np.stack((ring, ring)))
 

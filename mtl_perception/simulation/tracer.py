@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hits:
-    """Where rays met: triangle (-1 = nothing), barycentric u and v, distance in ray lengths (0)."""
+    """Where rays met: barycentric u and v, distance in ray lengths; triangle -1 = nothing."""
 
     triangles: npt.NDArray[np.int32]  # (n,)
     u: Floats  # (n,)

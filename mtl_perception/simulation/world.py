@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import math
 
 from mtl_perception.simulation.atlas import TextureAtlas
-from mtl_perception.simulation.furnish import Decorator, LampPlan
 from mtl_perception.simulation.lighting import AreaLight, bake, Sun
 from mtl_perception.simulation.mesh import Floats, Mesh
+from mtl_perception.simulation.placement import Decorator, LampPlan
 from mtl_perception.simulation.plan import draw_rooms, Occupancy, Room
 from mtl_perception.simulation.programs import furnish
 from mtl_perception.simulation.shell import build_shell, Daylight
