@@ -30,7 +30,7 @@ def reference_depth(depth: FloatArray, scale: float) -> FloatArray:
 def reference_normals(normals: FloatArray, scale: float) -> FloatArray:
     """Return unit normals (H, W, 3) as seen by the reference focal length, unit again."""
     stretched = normals * np.array([1.0, 1.0, scale], np.float32)
-    length = np.linalg.norm(stretched, axis=-1, keepdims=True)
+    length = np.sqrt(np.einsum('ijk,ijk->ij', stretched, stretched))[..., None]
     # A zero vector is no normal; NaN marks it invalid.
     length[length == 0] = np.nan
     return np.asarray(stretched / length, np.float32)

@@ -65,8 +65,8 @@ def vary_photometry(image: Image, strength: float, generator: np.random.Generato
         return image
     height, width = image.shape[:2]
     tone = _tone_table(strength, generator)
-    pixels = tone[image].reshape(-1, 3) @ _colour_matrix(strength, generator).T.astype(np.float32)
-    pixels = pixels.reshape(height, width, 3)
+    # cv2.transform, not a matrix product: BLAS would take the cores the network computes on.
+    pixels = np.asarray(cv2.transform(tone[image], _colour_matrix(strength, generator)))
     if generator.random() < 0.3:
         y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         fall = generator.uniform(0, 0.35 * strength)

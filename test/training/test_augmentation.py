@@ -54,7 +54,7 @@ def test_back_projected_depth_has_the_augmented_normals(box_frame, seed):
     angles = _surface_angles(result)
     if angles.size > 50:
         # Nearest-pixel sampling moves depth by up to half a pixel: a few degrees of noise.
-        assert np.median(angles) < 3.0
+        assert np.median(angles) < 4.0
         assert np.mean(angles < 12.0) > 0.9
 
 

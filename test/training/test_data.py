@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames become tensors with the right meaning, in an order that a resumed run repeats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import math
+
+from mtl_perception.training.data import (
+    collate,
+    StepSampler,
+    training_loader,
+    TrainingFrames,
+    validation_loader,
+    ValidationFrames,
+)
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.recipe import (
+    AugmentationRecipe,
+    DataRecipe,
+    NetworkRecipe,
+    OptimiserRecipe,
+    Recipe,
+)
+import numpy as np
+import pytest
+import torch
+
+RECIPE = Recipe(
+    name='test',
+    tasks='rooms',
+    network=NetworkRecipe('mti_net', 'mobilenetv2_100', (72, 96), 40.0),
+    data=DataRecipe('nowhere', workers=0),
+    optimiser=OptimiserRecipe(steps=10, batch_size=2, learning_rate=1e-3),
+    augmentation=AugmentationRecipe(flip=0.0),
+)
+TASKS = RECIPE.task_list()
+
+
+def test_training_targets_are_those_of_the_reference_focal_length(box_frames):
+    image, scale, targets, name = TrainingFrames(box_frames, TASKS, RECIPE)[(0, 1)]
+    frame = box_frames[1]
+    s = math.sqrt(80.0 * 80.0 * 1.02) / 40.0
+    assert scale == pytest.approx(s)
+    assert name == 'box_1'
+    assert torch.equal(image, torch.tensor(frame.image))
+    np.testing.assert_allclose(targets['depth'], frame.targets['depth'] / s, rtol=1e-6)
+    n = frame.targets['normals'] * (1, 1, s)
+    n /= np.linalg.norm(n, axis=-1, keepdims=True)
+    np.testing.assert_allclose(targets['normals'].permute(1, 2, 0), n, atol=1e-6)
+
+
+def test_validation_targets_are_metric(box_frames):
+    _, scale, targets, _ = ValidationFrames(box_frames, TASKS, RECIPE.network)[1]
+    assert scale == pytest.approx(math.sqrt(80.0 * 80.0 * 1.02) / 40.0)
+    np.testing.assert_array_equal(targets['depth'], box_frames[1].targets['depth'])
+    np.testing.assert_allclose(
+        targets['normals'].permute(1, 2, 0), box_frames[1].targets['normals'], atol=1e-6
+    )
+
+
+def test_early_draws_are_smaller(box_frames):
+    augmentation = AugmentationRecipe(early_size=(36, 48), early_share=0.5)
+    frames = TrainingFrames(box_frames, TASKS, replace(RECIPE, augmentation=augmentation))
+    assert frames[(9, 0)][0].shape == (36, 48, 3)
+    assert frames[(10, 0)][0].shape == (72, 96, 3)
+    # Half the focal length in pixels: the surfaces look, and are learned as, twice as far.
+    assert frames[(9, 0)][1] == pytest.approx(frames[(10, 0)][1] / 2)
+
+
+def test_a_missing_task_is_filled_as_invalid(box_frames):
+    poor = replace(box_frames[0], targets={'depth': box_frames[0].targets['depth']})
+    frames = ValidationFrames([poor, box_frames[1]], TASKS, RECIPE.network)
+    batch = collate([frames[0], frames[1]])
+    assert (batch.targets['semantic'][0] == 255).all()
+    assert (batch.targets['edges'][0] == 255).all()
+    assert batch.targets['normals'][0].isnan().all()
+    assert torch.equal(batch.targets['depth'][0], torch.tensor(poor.targets['depth']))
+    assert (batch.targets['semantic'][1] != 255).all()
+    assert 'semantic' not in collate([frames[0]]).targets
+
+
+def test_a_label_out_of_range_is_named(box_frames):
+    labels = box_frames[0].targets['semantic'].copy()
+    labels[3, 4] = 77
+    wrong = replace(box_frames[0], targets={'semantic': labels})
+    with pytest.raises(TrainingError, match="box_0: target 'semantic' holds label 77.*18 classes"):
+        ValidationFrames([wrong], TASKS, RECIPE.network)[0]
+
+
+def test_every_pass_takes_each_frame_once_and_its_own_order():
+    sampler = StepSampler(frames=7, batch_size=3, steps_per_stretch=14, seed=4)
+    keys = [key for batch in sampler for key in batch]
+    assert [draw for draw, _ in keys] == list(range(42))
+    passes = [[index for _, index in keys[start : start + 7]] for start in range(0, 42, 7)]
+    assert all(sorted(each) == list(range(7)) for each in passes)
+    assert len({tuple(each) for each in passes}) > 1
+
+
+def test_stretches_continue_each_other():
+    whole = list(StepSampler(frames=5, batch_size=2, steps_per_stretch=12, seed=1))
+    parts = []
+    sampler = StepSampler(frames=5, batch_size=2, steps_per_stretch=4, seed=1)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        parts += list(sampler)
+    assert parts == whole
+
+
+def test_no_frames_is_an_error():
+    with pytest.raises(TrainingError, match='no frames'):
+        StepSampler(frames=0, batch_size=1, steps_per_stretch=1, seed=0)
+
+
+def test_workers_give_the_same_batches_as_none(box_frames):
+    augmentation = AugmentationRecipe(flip=0.5, zoom=(0.8, 1.5), photometric=1.0)
+    frames = TrainingFrames(box_frames, TASKS, replace(RECIPE, augmentation=augmentation))
+    sampler = StepSampler(len(box_frames), 2, 3, seed=0)
+    ours, theirs = (
+        list(training_loader(frames, sampler, workers, pin=False)) for workers in (0, 2)
+    )
+    for a, b in zip(ours, theirs):
+        assert a.names == b.names
+        assert torch.equal(a.image, b.image)
+        for name, target in a.targets.items():
+            torch.testing.assert_close(target, b.targets[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_limited_validation_is_spread_over_all(box_frames):
+    frames = ValidationFrames(box_frames, TASKS, RECIPE.network)
+    names = [name for batch in validation_loader(frames, 2, 3) for name in batch.names]
+    assert names == ['box_0', 'box_4', 'box_7']

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does not look at the image scores as its definition says."""
+
+from __future__ import annotations
+
+from mtl_perception.training.data import collate, ValidationFrames
+from mtl_perception.training.recipe import NetworkRecipe
+from mtl_perception.training.scoring import describe, rounded, score, TrainingMean
+from mtl_perception.tasks import standard_tasks
+import numpy as np
+import pytest
+
+TASKS = standard_tasks('rooms')
+
+
+@pytest.fixture(scope='module')
+def batches(box_frames):
+    network = NetworkRecipe('mti_net', 'mobilenetv2_100', (72, 96), 80.0)
+    frames = ValidationFrames(box_frames, TASKS, network)
+    return [collate([frames[index] for index in range(start, start + 4)]) for start in (0, 4)]
+
+
+def _mean(batches, *, per_pixel):
+    mean = TrainingMean(TASKS, (72, 96))
+    for batch in batches:
+        mean.update(batch)
+    return mean.predictor(per_pixel=per_pixel)
+
+
+@pytest.mark.parametrize('per_pixel', [True, False])
+def test_means_against_numpy(batches, box_frames, per_pixel):
+    maps = _mean(batches, per_pixel=per_pixel)(batches[0])
+    stacked = {
+        task.name: np.stack([frame.targets[task.name] for frame in box_frames]) for task in TASKS
+    }
+    axes = 0 if per_pixel else (0, 1, 2)
+    depth = np.broadcast_to(stacked['depth'].astype(float).mean(axes), (72, 96))
+    np.testing.assert_allclose(maps['depth'][1], depth, rtol=1e-6)
+    edges = np.broadcast_to(stacked['edges'].mean(axes), (72, 96))
+    np.testing.assert_allclose(maps['edges'][3], edges, rtol=1e-6)
+    normals = np.broadcast_to(stacked['normals'].astype(float).sum(axes), (72, 96, 3))
+    found = maps['normals'][0].permute(1, 2, 0).numpy()
+    cosine = (found * normals).sum(-1) / np.linalg.norm(found, axis=-1)
+    np.testing.assert_allclose(cosine, np.linalg.norm(normals, axis=-1), rtol=1e-6)
+    votes = np.stack([(stacked['semantic'] == label).sum(axes) for label in range(18)])
+    expected = np.broadcast_to(votes.argmax(0), (72, 96))
+    np.testing.assert_array_equal(maps['semantic'][2], expected)
+
+
+def test_the_truth_scores_perfectly_and_the_constant_as_computed(batches):
+    perfect = score(lambda batch: batch.targets, batches, TASKS)
+    assert perfect['semantic.miou'] == 1.0
+    assert perfect['depth.abs_rel'] == 0.0
+    assert perfect['normals.mean_deg'] == pytest.approx(0, abs=0.05)
+    assert perfect['edges.f_best_tolerance'] == 1.0
+    constant = score(_mean(batches, per_pixel=False), batches, TASKS)
+    depth = np.concatenate([batch.targets['depth'].numpy() for batch in batches]).astype(float)
+    assert constant['depth.rmse_m'] == pytest.approx(depth.std(), rel=1e-5)
+    labels = np.concatenate([batch.targets['semantic'].numpy() for batch in batches])
+    share = np.bincount(labels.ravel()).max() / labels.size
+    assert constant['semantic.pixel_accuracy'] == pytest.approx(share)
+
+
+def test_scores_become_json_and_words():
+    scores = {'depth.abs_rel': 0.1234567, 'semantic.miou': float('nan')}
+    assert rounded(scores) == {'depth.abs_rel': 0.12346, 'semantic.miou': None}
+    assert describe(rounded(scores), TASKS) == 'depth abs_rel 0.1235'
