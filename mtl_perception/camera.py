@@ -244,8 +244,11 @@ class CameraModel:
             )
             raise CameraError(msg)
         first, second = self._rectification_maps
-        interpolation = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-        return np.asarray(cv2.remap(image, first, second, interpolation))
+        if not nearest:
+            return np.asarray(cv2.remap(image, first, second, cv2.INTER_LINEAR))
+        # The fixed-point table holds the pixel to the upper left, which OpenCV would take.
+        across, down = cv2.convertMaps(first, second, cv2.CV_32FC1)
+        return np.asarray(cv2.remap(image, across, down, cv2.INTER_NEAREST))
 
     def _require_rectified(self, what: str) -> None:
         if not self.is_rectified:
