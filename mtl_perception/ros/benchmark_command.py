@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, count in product(arguments.engine, threads):
             engine = stack.enter_context(open_engine(model, name, threads=count))
             stages, left_out = _later_stages(engine.manifest.tasks)
-            label = name if count is None else f'{name}, {count} threads'
+            label = name if count is None else f'{name}, {count} thread{"s" * (count > 1)}'
             variants.append(Variant(label, engine, stages))
         images = benchmark_images(model, width, height)
         steps = range(arguments.frames * len(variants))
