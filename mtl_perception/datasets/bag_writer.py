@@ -182,8 +182,10 @@ class BagWriter:
         self.camera_info('/camera/color/camera_info', stamp_ns, sample.camera)
         depth = sample.targets['depth']
         self.image('/camera/aligned_depth_to_color/image_raw', stamp_ns, depth)
+        # Edges as the live topics have them: probability times 255.
+        truth = {**sample.targets, 'edges': sample.targets['edges'] * np.uint8(255)}
         for name in ('semantic', 'normals', 'edges'):
-            self.image(f'/ground_truth/{name}/image_raw', stamp_ns, sample.targets[name])
+            self.image(f'/ground_truth/{name}/image_raw', stamp_ns, truth[name])
         self.pose('/odom', stamp_ns, sample.pose)
 
 
@@ -197,7 +199,7 @@ def write_rooms_bag(
     Topics: /camera/color/image_raw (rgb8), /camera/color/camera_info,
     /camera/aligned_depth_to_color/image_raw (32FC1 metres, NaN invalid),
     /ground_truth/semantic/image_raw (mono8), /ground_truth/normals/image_raw (32FC3),
-    /ground_truth/edges/image_raw (mono8, 0 or 1), /odom (optical frame in odom), /tf.
+    /ground_truth/edges/image_raw (mono8, 0 or 255), /odom (optical frame in odom), /tf.
 
     Raises
     ------
