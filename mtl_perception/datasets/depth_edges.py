@@ -9,9 +9,12 @@ from mtl_perception.values import Array, UNLABELLED
 import numpy as np
 import numpy.typing as npt
 
-# A jump: the far surface is this part farther away than the near one, beyond what the slope of
+# A jump: 1/z of the far surface is this part less than the near one's, beyond what the slope of
 # either predicts. Structured light has 1 % noise at 4 m.
 _JUMP = 0.05
+# Structured light and stereo err by a constant part of 1/z; from here on (1/m) that is more than
+# the noise above.
+_LEAST_INVERSE = 0.2
 # Added per pixel of a hole between the two: a slope is known less well over a distance.
 _JUMP_PER_HOLE_PX = 0.005
 # The shadow of an object 0.6 m away in front of a far wall is this wide at 640 pixels.
@@ -83,7 +86,7 @@ def _share(left: Array, right: Array, left_slope: Array, right_slope: Array, gap
     """
     step = right - left
     excess = np.minimum(np.abs(step - gap * left_slope), np.abs(step - gap * right_slope))
-    return np.asarray(excess / np.maximum(np.maximum(left, right), np.float32(1e-6)))
+    return np.asarray(excess / np.maximum(np.maximum(left, right), np.float32(_LEAST_INVERSE)))
 
 
 def _slopes(inverse: Array, valid: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
