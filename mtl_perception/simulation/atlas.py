@@ -114,10 +114,10 @@ class TextureAtlas:
 
         `footprint` (n,) is the width of a camera pixel in tile units; it chooses the level.
         """
-        texels = np.maximum(footprint * self.sizes[tile], np.float32(1e-3))
-        level = np.clip(np.rint(np.log2(texels)), 0, _LEVELS - 1).astype(np.int32)
-        place = self.places[tile * _LEVELS + level]
+        texels = np.maximum(footprint * self.sizes.take(tile), np.float32(1e-3))
+        level = np.clip(np.rint(np.log2(texels)), 0, _LEVELS - 1).astype(np.intp)
+        place = self.places.take(tile * _LEVELS + level, axis=0)
         half = np.float32(0.5)
         x = place[:, 0] + (u - np.floor(u)) * place[:, 2] - half
         y = place[:, 1] + (v - np.floor(v)) * place[:, 2] - half
-        return np.asarray(SRGB_TO_LINEAR[sample_sheet(self.sheet, x, y)], np.float32)
+        return np.asarray(cv2.LUT(sample_sheet(self.sheet, x, y), SRGB_TO_LINEAR), np.float32)

@@ -18,7 +18,8 @@ _PLANT_SIDE, _LAMP_SIDE = 0.58, 0.52
 def seats_around(decorator: Decorator, extent: Extent, share: float) -> None:
     """Put chairs at the four sides of a table, pushed in or pulled out a little."""
     x0, y0, _, x1, y1, _ = extent
-    rng = decorator.rng
+    rng, shop = decorator.rng, decorator.shop
+    design = furniture_seats.draw_chair(shop)
     for side in range(4):
         along_x = side % 2 == 0
         length = (x1 - x0) if along_x else (y1 - y0)
@@ -33,7 +34,7 @@ def seats_around(decorator: Decorator, extent: Extent, share: float) -> None:
                 x, y = x0 + offset, (y1 + out if side == 0 else y0 - out)
             else:
                 x, y = (x0 - out if side == 3 else x1 + out), y0 + offset
-            make = partial(furniture_seats.chair, decorator.shop)
+            make = partial(furniture_seats.chair, shop, design)
             decorator.loose(make, x, y, yaw, (0.5, 0.52, 0.95))
 
 

@@ -6,6 +6,8 @@ centred in x, and returns its size (width, depth, height) in metres.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mtl_perception.simulation.shapes import box, cushion, cylinder, rod
 from mtl_perception.simulation.workshop import Workshop
 
@@ -31,45 +33,69 @@ def legs(
                     material, sides='lrfb', grain='z')
 
 
-def chair(shop: Workshop) -> Size:
-    """Add a dining chair: wooden, upholstered, or a shell on tubes."""
-    rng, add = shop.rng, shop.builder
-    add.begin('chair')
-    width, depth = rng.uniform(0.4, 0.5), rng.uniform(0.42, 0.52)
-    seat, height = rng.uniform(0.43, 0.48), rng.uniform(0.78, 1.0)
+@dataclass(frozen=True)
+class ChairDesign:
+    """What the chairs around one table share; lengths in metres."""
+
+    width: float
+    depth: float
+    seat: float
+    height: float
+    thick: float
+    splay: float
+    frame: int
+    cover: int
+    back: int  # 0 upholstered, 1 rungs, 2 bars, 3 panel
+
+
+def draw_chair(shop: Workshop) -> ChairDesign:
+    """Draw a dining chair: wooden, upholstered, or a shell on tubes."""
+    rng = shop.rng
     frame = shop.wood() if rng.random() < 0.6 else shop.metal()
-    cover = shop.cloth() if rng.random() < 0.5 else frame
-    half, thick = width / 2, rng.uniform(0.03, 0.045)
-    splay = rng.uniform(0.02, 0.05) if rng.random() < 0.35 else 0.0
-    legs(shop, (-half, 0.02), (half, depth), seat - 0.02, thick, frame, splay=splay)
+    return ChairDesign(
+        width=rng.uniform(0.4, 0.5), depth=rng.uniform(0.42, 0.52),
+        seat=rng.uniform(0.43, 0.48), height=rng.uniform(0.78, 0.98),
+        thick=rng.uniform(0.03, 0.045),
+        splay=rng.uniform(0.02, 0.05) if rng.random() < 0.35 else 0.0,
+        frame=frame, cover=shop.cloth() if rng.random() < 0.5 else frame,
+        back=int(rng.integers(4)),
+    )
+
+
+def chair(shop: Workshop, design: ChairDesign) -> Size:
+    """Add a dining chair."""
+    add, frame, cover = shop.builder, design.frame, design.cover
+    add.begin('chair')
+    seat, height, thick = design.seat, design.height, design.thick
+    half = design.width / 2
+    legs(shop, (-half, 0.02), (half, design.depth), seat - 0.02, thick, frame,
+         splay=design.splay)
     if cover == frame:
-        box(add, (-half, 0.0, seat - 0.03), (half, depth, seat), frame)
+        box(add, (-half, 0.0, seat - 0.03), (half, design.depth, seat), frame)
     else:
-        cushion(add, (-half, 0.0, seat - 0.05), (half, depth, seat + 0.03), 0.03, cover,
+        cushion(add, (-half, 0.0, seat - 0.05), (half, design.depth, seat + 0.03), 0.03, cover,
                 puff=0.015, steps=3)
-    style = int(rng.integers(4))
-    if style == 0:
+    if design.back == 0:
         cushion(add, (-half, -0.02, seat + 0.12), (half, 0.045, height), 0.03, cover, steps=3)
-    else:
-        for x in (-half + thick / 2, half - thick / 2):
-            box(add, (x - thick / 2, -0.02, seat - 0.02), (x + thick / 2, 0.02, height), frame,
-                grain='z')
-        if style == 1:
-            for level in range(3):
-                z = seat + (height - seat) * (level + 1.2) / 4
-                box(add, (-half, -0.015, z), (half, 0.01, z + 0.06), frame)
-        elif style == 2:
-            for bar in range(1, 5):
-                x = -half + width * bar / 5
-                box(add, (x - 0.012, -0.012, seat), (x + 0.012, 0.012, height - 0.02), frame,
-                    grain='z')
-            box(add, (-half, -0.02, height - 0.07), (half, 0.02, height), frame)
-        else:
-            box(add, (-half + thick, -0.012, seat + 0.1), (half - thick, 0.012, height), cover)
-    if style == 0:
         for x in (-half + 0.05, half - 0.05):
             box(add, (x - 0.015, -0.01, seat - 0.03), (x + 0.015, 0.02, seat + 0.15), frame)
-    return width + 0.02, depth + 0.04, height
+        return design.width + 0.02, design.depth + 0.04, height
+    for x in (-half + thick / 2, half - thick / 2):
+        box(add, (x - thick / 2, -0.02, seat - 0.02), (x + thick / 2, 0.02, height), frame,
+            grain='z')
+    if design.back == 1:
+        for level in range(3):
+            z = seat + (height - seat) * (level + 1.2) / 4
+            box(add, (-half, -0.015, z), (half, 0.01, z + 0.06), frame)
+    elif design.back == 2:
+        for bar in range(1, 5):
+            x = -half + design.width * bar / 5
+            box(add, (x - 0.012, -0.012, seat), (x + 0.012, 0.012, height - 0.02), frame,
+                grain='z')
+        box(add, (-half, -0.02, height - 0.07), (half, 0.02, height), frame)
+    else:
+        box(add, (-half + thick, -0.012, seat + 0.1), (half - thick, 0.012, height), cover)
+    return design.width + 0.02, design.depth + 0.04, height
 
 
 def stool(shop: Workshop) -> Size:
@@ -141,11 +167,10 @@ def sofa(shop: Workshop, width: float | None = None) -> Size:
     return width, depth, height
 
 
-def bed(shop: Workshop) -> Size:
-    """Add a bed, head at the wall: frame, mattress, blanket, pillows."""
+def bed(shop: Workshop, width: float) -> Size:
+    """Add a bed, its mattress `width` wide, head at the wall: frame, blanket, pillows."""
     rng, add = shop.rng, shop.builder
     add.begin('bed')
-    width = float(rng.choice((0.9, 1.2, 1.4, 1.6, 1.8)))
     length, deck = rng.uniform(1.95, 2.1), rng.uniform(0.25, 0.38)
     frame = shop.wood() if rng.random() < 0.6 else shop.cloth()
     sheet, blanket = shop.cloth(), shop.cloth()

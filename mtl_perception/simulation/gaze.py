@@ -9,6 +9,7 @@ from mtl_perception.simulation.world import RoomsWorld
 import numpy as np
 import numpy.typing as npt
 
+_FREE_SIGHT_M = 1.3
 Poses = npt.NDArray[np.float64]
 
 
@@ -30,11 +31,11 @@ def choose_gaze(
         (math.sqrt((x1 - x0) * (y1 - y0)) + 0.2) * (1.0 if z0 < 0.9 else 0.12)
         for x0, y0, z0, x1, y1, _ in world.occupancy.things
     ])
-    interval = float(rng.uniform(2.5, 4.5))
+    interval = float(rng.uniform(3.0, 5.0))
     curiosity = float(rng.uniform(0.6, 0.97))
     level = math.radians(float(rng.uniform(-20, 2)))
     knots = np.arange(0.0, time[-1] + 2 * interval, interval)
-    directions = []
+    directions: list[Poses] = []
     for knot in knots:
         index = min(len(time) - 1, int(np.searchsorted(time, knot)))
         here, forward = position[index], ahead[index]
@@ -45,12 +46,18 @@ def choose_gaze(
         offsets = targets - here
         distance = np.linalg.norm(offsets, axis=1)
         near = np.flatnonzero((distance > 0.6) & (distance < 4.5))
-        if len(near) and rng.random() < curiosity:
+        # Nobody stares at a wall a step away.
+        blocked = world.shadows.is_blocked(
+            here[None].astype(np.float32), choice[None].astype(np.float32), _FREE_SIGHT_M
+        )[0]
+        if len(near) and (blocked or rng.random() < curiosity):
             rays = offsets[near].astype(np.float32)
             origins = np.broadcast_to(here.astype(np.float32), rays.shape)
             seen = near[~world.shadows.is_blocked(origins, rays, 0.6)]
             if len(seen):
-                weight = appeal[seen] / np.maximum(distance[seen], 1.0)
+                # The head turns a little rather than right round.
+                turn = offsets[seen] @ (directions[-1] if directions else choice) / distance[seen]
+                weight = appeal[seen] / np.maximum(distance[seen], 1.0) * (1.1 + turn) ** 2
                 pick = int(rng.choice(seen, p=weight / weight.sum()))
                 choice = offsets[pick] / distance[pick]
         directions.append(choice)

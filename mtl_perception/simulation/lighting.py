@@ -18,7 +18,7 @@ from mtl_perception.simulation.tracer import Tracer
 import numpy as np
 import numpy.typing as npt
 
-_GATHER_RAYS = 24
+_GATHER_RAYS = 28
 _SURFACE_GAP = np.float32(0.003)
 _UP, _ACROSS = np.array([0, 0, 1], np.float32), np.array([1, 0, 0], np.float32)
 
@@ -118,15 +118,16 @@ def bake(
         sent += sunlight(points, normals, sun, shadows)
     height, width = mesh.light_map_shape
     send_map = np.zeros((height * width, 3), np.float32)
-    send_map[mesh.texel_pixels] = sent
+    # A sunlit spot met by one ray in thirty would be a blotch: what it sends is capped.
+    send_map[mesh.texel_pixels] = np.minimum(sent, 12 * sent.mean())
     indirect = np.zeros_like(direct)
     emission = mesh.material_table[:, 4]
     for index in range(_GATHER_RAYS):
         hits = tracer.trace(points, _hemisphere(rng, normals, index))
         met = np.flatnonzero(hits.triangles >= 0)
-        triangle = hits.triangles[met]
-        x, y = mesh_coordinates(mesh, triangle, hits.u[met], hits.v[met])
-        pixel = np.rint(y).astype(np.int64) * width + np.rint(x).astype(np.int64)
+        triangle = hits.triangles[met].astype(np.intp)
+        place = np.rint(mesh.coordinates_at(triangle, hits.u[met], hits.v[met])[:, 2:])
+        pixel = (place[:, 1] * width + place[:, 0]).astype(np.intp)
         material = mesh.materials[triangle]
         colour = albedo[material] * (emission[material] == 0)[:, None]
         indirect[met] += send_map[pixel] * colour
@@ -147,19 +148,9 @@ def bake(
 def _smoothed(light_map: Floats, charts: npt.NDArray[np.int64]) -> Floats:
     """Remove the sampling noise of the larger charts, each by itself."""
     for x, y, width, height in charts:
-        if min(width, height) >= 3:
+        if min(width, height) >= 4:
             region = light_map[y : y + height, x : x + width]
             region[...] = cv2.GaussianBlur(
-                np.ascontiguousarray(region), (5, 5), 1.2, borderType=cv2.BORDER_REFLECT_101
+                np.ascontiguousarray(region), (7, 7), 1.7, borderType=cv2.BORDER_REFLECT_101
             )
     return light_map
-
-
-def mesh_coordinates(
-    mesh: Mesh, triangles: npt.NDArray[np.int32], u: Floats, v: Floats
-) -> tuple[Floats, Floats]:
-    """Return the light map coordinates x, y (n,) of points u, v on triangles."""
-    rows = mesh.coordinates[triangles]
-    x = rows[:, 6] + u * rows[:, 8] + v * rows[:, 10]
-    y = rows[:, 7] + u * rows[:, 9] + v * rows[:, 11]
-    return x, y

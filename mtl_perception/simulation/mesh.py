@@ -40,7 +40,7 @@ class Mesh:
 
     vertices: Floats  # (n, 3, 3) metres, world
     normals: Floats  # (n, 3) unit
-    coordinates: Floats  # (n, 12): texture origin, du, dv, light map origin, du, dv
+    coordinates: Floats  # (n, 3, 4): origin, du, dv of texture u, v and light map x, y
     materials: npt.NDArray[np.int32]  # (n,)
     objects: npt.NDArray[np.int32]  # (n,)
     object_labels: npt.NDArray[np.uint8]  # by object
@@ -50,6 +50,17 @@ class Mesh:
     texel_pixels: npt.NDArray[np.int64]  # (k,) flat index into the light map
     charts: npt.NDArray[np.int64]  # (c, 4): x, y, width, height in the light map
     light_map_shape: tuple[int, int]
+
+
+    def coordinates_at(
+        self, triangles: npt.NDArray[np.intp], u: Floats, v: Floats
+    ) -> Floats:
+        """Return texture u, v and light map x, y (n, 4) of points u, v on triangles (n,)."""
+        rows = self.coordinates.take(triangles, axis=0)
+        found = rows[:, 0]
+        found += u[:, None] * rows[:, 1]
+        found += v[:, None] * rows[:, 2]
+        return found
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _triangles(
     grid: _Grid, corner: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return vertices (t, 3, 3), normals (t, 3) and coordinates (t, 12) of a grid."""
+    """Return vertices (t, 3, 3), normals (t, 3) and coordinates (t, 3, 4) of a grid."""
     m, n = grid.points.shape[:2]
     row, column = np.meshgrid(np.arange(m), np.arange(n), indexing='ij')
     light = np.stack(
@@ -211,13 +222,7 @@ def _triangles(
         keep &= ~grid.skip.reshape(-1)
     corners, points = corners[keep], points[keep]
     steps = corners[:, :, 3:] - corners[:, :1, 3:]
-    coordinates = np.concatenate(
-        (
-            corners[:, 0, 3:5], steps[:, 1, :2], steps[:, 2, :2],
-            corners[:, 0, 5:7], steps[:, 1, 2:], steps[:, 2, 2:],
-        ),
-        axis=1,
-    )
+    coordinates = np.stack((corners[:, 0, 3:], steps[:, 1], steps[:, 2]), axis=1)
     return points, normals[keep] / size[keep, None], coordinates
 
 

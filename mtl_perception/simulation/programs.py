@@ -117,9 +117,14 @@ def _side_table(decorator: Decorator) -> None:
 def bedroom(decorator: Decorator) -> None:
     """A bed with its head at the wall, bedside cabinets with lamps, wardrobe, chest."""
     rng, shop = decorator.rng, decorator.shop
-    spot = decorator.against_wall(partial(furniture_seats.bed, shop), (1.9, 2.25, 1.0), clear=0.3)
+    spot = None
+    for width in sorted(rng.choice((0.9, 1.2, 1.4, 1.6, 1.8), 3), reverse=True):
+        make = partial(furniture_seats.bed, shop, float(width))
+        spot = decorator.against_wall(make, (width + 0.12, 2.22, 1.0), clear=0.3)
+        if spot is not None:
+            break
     if spot is not None:
-        for side in (-1.22, 1.22):
+        for side in (-width / 2 - 0.32, width / 2 + 0.32):
             extent = decorator.extent(spot.wall, spot.along + side, (0.46, 0.42, 0.55))
             if not (
                 decorator.occupancy.is_inside(decorator.room, extent)
@@ -141,7 +146,8 @@ def bedroom(decorator: Decorator) -> None:
             # What lies on the floor takes no space.
             decorator.occupancy.solid.remove(rug)
     if rng.random() < 0.5:
-        decorator.against_wall(partial(furniture_seats.chair, shop), (0.52, 0.56, 0.95))
+        design = furniture_seats.draw_chair(shop)
+        decorator.against_wall(partial(furniture_seats.chair, shop, design), (0.52, 0.56, 0.95))
     if rng.random() < 0.35:
         shelves(decorator, 1)
     if rng.random() < 0.3:
@@ -206,6 +212,35 @@ def storage(decorator: Decorator) -> None:
         decorator.against_wall(partial(furniture_seats.stool, shop), (0.4, 0.4, 0.75))
 
 
+def _fill(decorator: Decorator, share: float) -> None:
+    """Add pieces along the walls until they cover a share of the floor or find no room."""
+    rng, shop, room = decorator.rng, decorator.shop, decorator.room
+    area = (room.high[0] - room.low[0]) * (room.high[1] - room.low[1])
+    for _ in range(7):
+        covered = sum(
+            (x1 - x0) * (y1 - y0) for x0, y0, z0, x1, y1, z1 in decorator.occupancy.things
+            if z0 < 0.3 and decorator.occupancy.is_inside(room, (x0, y0, z0, x1, y1, z1))
+        )
+        if covered > share * area:
+            return
+        choice = rng.random()
+        if choice < 0.3:
+            cabinets(decorator, 1, (0.6, 2.1))
+        elif choice < 0.55:
+            shelves(decorator, 1)
+        elif choice < 0.7:
+            wide = rng.uniform(0.75, 0.95)
+            decorator.against_wall(partial(furniture_seats.sofa, shop, wide), (wide, 0.98, 0.95),
+                                   clear=0.3)
+        elif choice < 0.85:
+            _side_table(decorator)
+        else:
+            size = (rng.uniform(0.8, 1.6), rng.uniform(0.45, 0.8), rng.uniform(0.7, 0.78))
+            load = int(rng.integers(2, 9))
+            decorator.against_wall(partial(furniture_cases.table, shop, *size, load), size,
+                                   clear=0.3)
+
+
 _PROGRAMS: dict[str, Callable[[Decorator], None]] = {
     'living': living, 'kitchen': kitchen, 'bedroom': bedroom, 'office': office,
     'dining': dining, 'storage': storage,
@@ -218,5 +253,6 @@ def furnish(decorator: Decorator) -> None:
     ceiling_lamps(decorator)
     curtains(decorator, 0.65)
     _PROGRAMS[decorator.room.kind](decorator)
+    _fill(decorator, float(rng.uniform(0.15, 0.4)))
     floor_things(decorator, int(rng.integers(1, 7)))
     pictures(decorator, int(rng.integers(1, 9)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl_perception.camera import CameraModel
 from mtl_perception.simulation.atlas import sample_sheet
-from mtl_perception.simulation.lighting import mesh_coordinates, sunlight
+from mtl_perception.simulation.lighting import sunlight
 from mtl_perception.simulation.mesh import Floats
 from mtl_perception.simulation.sensor import develop, Sensor
 from mtl_perception.simulation.tracer import Hits
@@ -51,14 +51,14 @@ def trace(world: RoomsWorld, camera: CameraModel, pose: npt.NDArray[np.float64])
     origins = np.broadcast_to(pose[:3, 3].astype(np.float32), directions.shape)
     hits = world.tracer.trace(origins, directions)
     missed = hits.triangles < 0
-    triangles = np.where(missed, 0, hits.triangles)
+    triangles = np.where(missed, 0, hits.triangles).astype(np.intp)
     # The ray has z = 1 in the optical frame, so Embree's distance is the depth along Z.
     depth = np.where(missed, np.float32(np.nan), hits.distance)
-    normals = (world.mesh.normals @ rotation)[triangles]
+    normals = (world.mesh.normals @ rotation).take(triangles, axis=0)
     away = np.einsum('ij,ij->i', normals, flat) > 0
-    normals[away] *= -1
-    objects = world.mesh.objects[triangles]
-    labels = world.mesh.object_labels[objects]
+    np.negative(normals, out=normals, where=away[:, None])
+    objects = world.mesh.objects.take(triangles)
+    labels = world.mesh.object_labels.take(objects)
     if missed.any():
         normals[missed] = np.nan
         objects[missed] = -1
@@ -104,23 +104,19 @@ def _radiance(
 ) -> Floats:
     """Return the light (n, 3) that travels back along rays (n, 3) of a camera."""
     mesh = world.mesh
-    triangles = np.maximum(hits.triangles, 0)
-    rows = mesh.coordinates[triangles]
-    u, v = hits.u, hits.v
-    material = mesh.material_table[mesh.materials[triangles]]
-    texture_u = rows[:, 0] + u * rows[:, 2] + v * rows[:, 4]
-    texture_v = rows[:, 1] + u * rows[:, 3] + v * rows[:, 5]
-    normals = mesh.normals[triangles]
+    triangles = np.maximum(hits.triangles, 0).astype(np.intp)
+    place = mesh.coordinates_at(triangles, hits.u, hits.v)
+    material = mesh.material_table.take(mesh.materials.take(triangles), axis=0)
+    normals = mesh.normals.take(triangles, axis=0)
     length = np.sqrt(np.einsum('ij,ij->i', directions, directions))
     cosine = np.einsum('ij,ij->i', normals, directions) / length
     # A slanted surface is blurred along its slope only; the root meets in the middle.
     slant = np.sqrt(np.maximum(np.abs(cosine), np.float32(0.05)))
     footprint = hits.distance * length / np.float32(focal_px) / slant * material[:, 5]
     colour = world.atlas.sample(
-        material[:, 6].astype(np.int32), texture_u, texture_v, footprint
+        material[:, 6].astype(np.intp), place[:, 0], place[:, 1], footprint
     ) * material[:, :3]
-    x, y = mesh_coordinates(mesh, triangles, u, v)
-    light = np.asarray(sample_sheet(world.light_map, x, y), np.float32)
+    light = np.asarray(sample_sheet(world.light_map, place[:, 2], place[:, 3]), np.float32)
     if world.sun is not None or mirror:
         facing = np.where(cosine > 0, np.float32(-1), np.float32(1))
         turned = normals * facing[:, None]
@@ -146,7 +142,7 @@ def _add_mirrors(
         return
     base = material[glossy, 3]
     fresnel = base + (1 - base) * (1 + cosine[glossy]) ** 5 * np.float32(0.35)
-    keep = fresnel > 0.015
+    keep = fresnel > 0.025
     glossy, fresnel = glossy[keep], fresnel[keep]
     if len(glossy) == 0:
         return

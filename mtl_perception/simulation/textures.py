@@ -118,7 +118,8 @@ def stone(rng: np.random.Generator, size: int, base: Colour) -> Tile:
 def cloth(rng: np.random.Generator, size: int, base: Colour) -> Tile:
     """Return woven cloth: plain, striped, checked or with printed blots."""
     x, y = axes(size)
-    weave = 0.5 + 0.25 * np.sin(2 * np.pi * 64 * x) + 0.25 * np.sin(2 * np.pi * 64 * y)
+    threads = 2 * np.pi * int(rng.integers(16, 30))
+    weave = 0.5 + 0.25 * np.sin(threads * x) + 0.25 * np.sin(threads * y)
     body = flat(size, base)
     second = random_colour(rng)
     kind = rng.integers(6)
@@ -132,7 +133,8 @@ def cloth(rng: np.random.Generator, size: int, base: Colour) -> Tile:
         blots = noise(rng, size, (8, 8), 2)
         body = mix(base, second, (blots > rng.uniform(0.5, 0.7)).astype(np.float32))
     wear = noise(rng, size, (4, 4), 4)
-    return body * (0.82 + 0.16 * weave + 0.1 * wear)[..., None]
+    lint = noise(rng, size, (48, 48), 1)
+    return body * (0.86 + 0.12 * weave + 0.1 * wear + 0.08 * lint)[..., None]
 
 
 def carpet(rng: np.random.Generator, size: int, base: Colour) -> Tile:

@@ -155,5 +155,8 @@ class Workshop:
 
     def painting(self) -> int:
         """Return a painting, portrait or poster, each shown once."""
-        kinds = (prints.landscape, prints.abstract, prints.abstract, prints.portrait)
+        kinds = (
+            prints.landscape, prints.abstract, prints.abstract, prints.portrait, prints.page,
+            prints.package,
+        )
         return self.picture(kinds[int(self.rng.integers(len(kinds)))], size=256)
