@@ -168,7 +168,7 @@ def test_distorted_frames_come_rectified(tmp_path):
     maps = cv2.initUndistortRectifyMap(
         matrix, np.array(distortion), None, matrix, (64, 48), cv2.CV_32FC1
     )
-    colour, depth = scene(1)
+    colour, _ = scene(1)
     np.testing.assert_allclose(
         sample.image.astype(int), cv2.remap(colour, *maps, cv2.INTER_LINEAR), atol=12
     )
@@ -187,7 +187,7 @@ def test_recordings_that_cannot_teach_say_why(tmp_path):
         open_dataset(f'rosbag:{without_info}', 'all')
     assert open_dataset(f'rosbag:{without_info}?tasks=depth,edges', 'all')[0].camera is None
     other_frame = write_bag(tmp_path / 'c', 3, depth_frame='depth_optical')
-    with pytest.raises(DatasetError, match="'depth_optical'.*aligned"):
+    with pytest.raises(DatasetError, match=r"'depth_optical'.*aligned"):
         open_dataset(f'rosbag:{other_frame}', 'all')
     assert len(open_dataset(f'rosbag:{other_frame}?depth_topic={DEPTH}', 'all')) == 3
     other_size = write_bag(tmp_path / 'd', 3, depth_size=(24, 32))
