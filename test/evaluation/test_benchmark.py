@@ -89,8 +89,10 @@ def test_the_images_are_those_of_the_bundle(small_bundle: Path) -> None:
     np.testing.assert_array_equal(first[..., ::-1], frame)
     second = np.frombuffer(images.raw[1], np.uint8).reshape(height, width, 3)
     np.testing.assert_array_equal(second[:, width // 4 :, ::-1], frame[:, : -width // 4])
-    shown = cv2.imdecode(np.frombuffer(images.jpeg[0], np.uint8), cv2.IMREAD_COLOR)
-    assert np.abs(shown.astype(int) - first).mean() < 30
+    # The same picture as a JPEG: of noise, only the brightness survives.
+    shown = cv2.imdecode(np.frombuffer(images.jpeg[0], np.uint8), cv2.IMREAD_GRAYSCALE)
+    grey = cv2.cvtColor(first, cv2.COLOR_BGR2GRAY)
+    assert np.corrcoef(shown.ravel(), grey.ravel())[0, 1] > 0.95
     assert (images.camera.width, images.camera.height) == (width, height)
 
 

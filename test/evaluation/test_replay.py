@@ -285,6 +285,35 @@ def test_labels_beyond_the_models_classes_are_said(bags: Any, tmp_path: Path) ->
     assert '18 classes' in note
 
 
+@pytest.mark.slow
+def test_a_rendered_walk_scores_its_own_truth_perfectly(tmp_path: Path) -> None:
+    """The topics and encodings of `rooms --bag`, with the renderer's samples as predictions."""
+    pytest.importorskip('embreex')
+    from mtl_perception.datasets.bag_writer import BagWriter
+    from mtl_perception.simulation.rooms import rooms_frames
+
+    samples = list(rooms_frames(5, 3, size=(96, 72), frames_per_world=3))
+    with BagWriter(tmp_path / 'bag') as writer:
+        for index, sample in enumerate(samples):
+            writer.sample(10**9 + index * 33 * MS, sample)
+    remaining = iter(samples)
+
+    def perceive(frame: Frame) -> PerceptionMaps:
+        sample = next(remaining)
+        maps = {**sample.targets, 'edges': sample.targets['edges'] * np.uint8(255)}
+        np.testing.assert_array_equal(frame.image, sample.image)
+        return PerceptionMaps(maps, {}, frame.image, frame.camera)
+
+    with BagReader(tmp_path / 'bag') as reader:
+        report = Replay(reader, perceive, TASKS, tmp_path).run()
+    assert report.frames_scored == dict.fromkeys(('depth', 'semantic', 'normals', 'edges'), 3)
+    assert report.scores['semantic']['miou'] == 1
+    assert report.scores['depth']['abs_rel'] == 0
+    assert report.scores['normals']['mean_deg'] == pytest.approx(0, abs=1e-6)
+    assert report.scores['edges']['f_best_tolerance'] == pytest.approx(1)
+    assert report.notes == {}
+
+
 def ten_frames(bags: Any, sample_data: Path, path: Path) -> Path:
     """The first ten frames of the real kitchen, byte by byte."""
     from rosbags.highlevel import AnyReader
