@@ -47,12 +47,24 @@ class AtomicCheckpoints(TorchCheckpointIO):
 class LastCheckpoint(L.Callback):
     """Keeps the newest state of the run as `last.ckpt`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, every_steps: int) -> None:
         self._path = directory / LAST_CHECKPOINT
+        self._every_steps = every_steps
 
-    def on_train_epoch_end(self, trainer: L.Trainer, _: L.LightningModule) -> None:
-        """Save at the end of every stretch."""
-        trainer.save_checkpoint(self._path)
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Save every so many steps, and at the end."""
+        step = trainer.global_step
+        if step % self._every_steps == 0 or step == trainer.max_steps:
+            trainer.save_checkpoint(self._path)
+
+
+class WeightAveraging(L.Callback):
+    """Moves the module's averaged weights after every step; must come before LastCheckpoint."""
+
+    def on_train_batch_end(self, _: L.Trainer, module: Any, *__: Any) -> None:
+        """Let the average follow."""
+        if module.average is not None:
+            module.average.update_parameters(module.network)
 
 
 class RunProgress(L.Callback):

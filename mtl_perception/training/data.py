@@ -163,35 +163,31 @@ def collate(items: Sequence[tuple[Any, ...]]) -> Batch:
 
 class StepSampler(Sampler[Any]):
     """
-    Batches of (draw, index) keys for one stretch of steps between two checkpoints.
+    Batches of (draw, index) keys, one batch a step.
 
-    The run is one endless sequence of shuffled passes over the frames, and a stretch a slice
-    of it: where a run resumes, it draws what it would have drawn. Lightning calls `set_epoch`.
+    The run is one endless sequence of shuffled passes over the frames; a resumed run starts in
+    it at `first_step` and draws what it would have drawn.
     """
 
     def __init__(
-        self, frames: int, batch_size: int, steps_per_stretch: int, seed: int
+        self, frames: int, batch_size: int, steps: int, seed: int, first_step: int = 0
     ) -> None:
         if frames < 1:
             msg = 'there are no frames to train on'
             raise TrainingError(msg)
         self._frames = frames
         self._batch_size = batch_size
-        self._stretch = steps_per_stretch
+        self._steps = steps
         self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the stretch."""
-        self._epoch = epoch
+        self._first_step = first_step
 
     def __len__(self) -> int:
-        return self._stretch
+        # Of the whole run: Lightning counts the steps before `first_step` as done.
+        return self._steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        first = self._epoch * self._stretch
         current, order = -1, np.empty(0, np.intp)
-        for step in range(first, first + self._stretch):
+        for step in range(self._first_step, self._steps):
             batch = []
             for draw in range(step * self._batch_size, (step + 1) * self._batch_size):
                 # Each pass over the frames has its own order.
@@ -201,6 +197,17 @@ class StepSampler(Sampler[Any]):
                     current, order = number, generator.permutation(self._frames)
                 batch.append((draw, int(order[place])))
             yield batch
+
+
+class _RunLoader(DataLoader[Any]):
+    """A loader whose sampler knows where the run resumes; this tells Lightning so."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the checkpoint's step says it all."""
+        return {}
+
+    def load_state_dict(self, _: dict[str, Any]) -> None:
+        """Accept what `state_dict` gave."""
 
 
 def _start_worker(_: int) -> None:
@@ -215,7 +222,7 @@ def training_loader(
     dataset: TrainingFrames, sampler: StepSampler, workers: int, *, pin: bool
 ) -> DataLoader[Any]:
     """Return the loader of augmented batches."""
-    return DataLoader(
+    return _RunLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,

@@ -73,9 +73,9 @@ class MultiTaskModule(L.LightningModule):
         """The network to keep: the averaged one where the recipe averages."""
         return self.network if self.average is None else self.average.module
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         """Seed what is random in the network, so that a resumed run continues the same way."""
-        torch.manual_seed(self.recipe.loop.seed + 1000003 * self.current_epoch)
+        torch.manual_seed(self.recipe.loop.seed + 1000003 * self.global_step)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the total loss of a batch."""
@@ -94,11 +94,6 @@ class MultiTaskModule(L.LightningModule):
         for name, each in value.by_task.items():
             self.log(f'loss/{name}', each, batch_size=len(batch.names))
         return value.total
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Move the averaged weights."""
-        if self.average is not None:
-            self.average.update_parameters(self.network)
 
     def on_validation_epoch_start(self) -> None:
         """Make the graph whose maps are scored."""

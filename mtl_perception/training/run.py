@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 import json
 import logging
@@ -17,22 +17,18 @@ import warnings
 import lightning as L
 from lightning.pytorch.loggers import CSVLogger
 import mtl_perception
-from mtl_perception.bundle import save_bundle
 from mtl_perception.files import atomic_write
-from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
 from mtl_perception.networks.build import build_network
 from mtl_perception.networks.network import Network
-from mtl_perception.pictures import write_png
 from mtl_perception.training.callbacks import (
     AtomicCheckpoints,
     LAST_CHECKPOINT,
     LastCheckpoint,
     RunProgress,
+    WeightAveraging,
 )
 from mtl_perception.training.data import (
-    Batch,
-    collate,
     Frames,
     StepSampler,
     training_loader,
@@ -41,19 +37,15 @@ from mtl_perception.training.data import (
     ValidationFrames,
 )
 from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.finish import finish, spread_batch
 from mtl_perception.training.module import MultiTaskModule
-from mtl_perception.training.picture_grid import PictureGrid, prediction_grid
+from mtl_perception.training.picture_grid import PictureGrid
 from mtl_perception.training.recipe import expand, Recipe
-from mtl_perception.training.scoring import describe, finished_maps, rounded, score, TrainingMean
-import numpy as np
 from rich.console import Console
 import torch
+from torch import nn
 
 RECIPE_FILE = 'recipe.json'
-SCORES_FILE = 'scores.json'
-BUNDLE_DIRECTORY = 'bundle'
-# Enough frames for a stable mean; each costs a few milliseconds.
-_MEAN_FRAMES = 400
 
 
 def _plain(recipe: Recipe) -> Any:
@@ -141,8 +133,9 @@ def _trainer(
         devices=1,
         precision='bf16-mixed' if loop.precision == 'bfloat16' else '32-true',
         max_steps=recipe.optimiser.steps,
-        max_epochs=-1,
-        check_val_every_n_epoch=loop.validate_every_steps // loop.checkpoint_every_steps,
+        # The run is one epoch, so that a checkpoint at any step says where to resume.
+        max_epochs=1,
+        val_check_interval=min(loop.validate_every_steps, recipe.optimiser.steps),
         gradient_clip_val=recipe.optimiser.gradient_clip,
         # A resumed run starts its own file; the rows before stay where they are.
         logger=CSVLogger(out, name='log', version=f'from_step_{first_step:07d}'),
@@ -158,7 +151,19 @@ def _trainer(
     )
 
 
-def train(
+@dataclass(frozen=True)
+class Fitted:
+    """What a run learned."""
+
+    network: nn.Module  # the averaged weights where the recipe averages
+    manifest: Manifest  # without scores and provenance
+    train_frames: ValidationFrames  # as they are, not varied
+    held_out: ValidationFrames
+    steps: int
+    seconds: float  # since this process began or resumed the run
+
+
+def fit(
     recipe: Recipe,
     train_frames: Frames,
     validation_frames: Frames,
@@ -166,18 +171,13 @@ def train(
     *,
     resume: bool = False,
     device: str = 'cpu',
-    provenance: Mapping[str, Any] | None = None,
     callbacks: tuple[L.Callback, ...] = (),
-) -> Manifest:
+) -> Fitted:
     """
-    Train, score and write a bundle.
-
-    `out` receives recipe.json, last.ckpt, log/ (CSV), pictures/, scores.json and bundle/.
+    Train; `out` receives recipe.json, last.ckpt, log/ (CSV) and pictures/.
 
     :param resume: continue the run that lies in `out`
     :param device: 'cpu', 'cuda' or 'auto'
-    :param provenance: what the manifest should say of the data
-    :returns: the manifest of the bundle
 
     Raises
     ------
@@ -193,9 +193,6 @@ def train(
     torch.set_num_threads(loop.threads or os.cpu_count() or 1)
     network, manifest = make_network(recipe)
     module = MultiTaskModule(network, manifest, recipe)
-    sampler = StepSampler(
-        len(train_frames), optimiser.batch_size, loop.checkpoint_every_steps, loop.seed
-    )
     dataset = TrainingFrames(train_frames, manifest.tasks, recipe)
     held_out = ValidationFrames(validation_frames, manifest.tasks, recipe.network)
     if not len(held_out):
@@ -204,13 +201,17 @@ def train(
     first_step = 0
     if checkpoint is not None:
         first_step = int(torch.load(checkpoint, weights_only=True)['global_step'])
+    sampler = StepSampler(
+        len(train_frames), optimiser.batch_size, optimiser.steps, loop.seed, first_step
+    )
     trainer = _trainer(
         recipe,
         out,
         [
+            WeightAveraging(),
             RunProgress(console),
-            PictureGrid(out / 'pictures', _spread(held_out, loop.picture_rows)),
-            LastCheckpoint(out),
+            PictureGrid(out / 'pictures', spread_batch(held_out, loop.picture_rows)),
+            LastCheckpoint(out, loop.checkpoint_every_steps),
             *callbacks,
         ],
         device,
@@ -232,12 +233,44 @@ def train(
             validation_loader(held_out, optimiser.batch_size, loop.validation_frames),
             ckpt_path=checkpoint,
         )
-    seconds = time.monotonic() - began
+    return Fitted(
+        network=module.best_network.cpu(),
+        manifest=manifest,
+        train_frames=dataset.unaugmented(),
+        held_out=held_out,
+        steps=trainer.global_step,
+        seconds=time.monotonic() - began,
+    )
+
+
+def train(
+    recipe: Recipe,
+    train_frames: Frames,
+    validation_frames: Frames,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = 'cpu',
+    provenance: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """
+    Train (`fit`), then score and write scores.json and bundle/ into `out`.
+
+    :param provenance: what the manifest should say of the data
+    :returns: the manifest of the bundle
+
+    Raises
+    ------
+    TrainingError
+        As `fit`.
+
+    """
+    fitted = fit(recipe, train_frames, validation_frames, out, resume=resume, device=device)
     facts = {
         **(provenance or {}),
-        'trained_on': {'train_frames': len(train_frames), 'validation_frames': len(held_out)},
-        'steps': trainer.global_step,
-        'seconds_of_the_last_stretch': round(seconds),
+        'frames': {'train': len(fitted.train_frames), 'validation': len(fitted.held_out)},
+        'steps': fitted.steps,
+        'seconds': round(fitted.seconds),
         'date': datetime.now(timezone.utc).date().isoformat(),
         'versions': {
             'mtl_perception': mtl_perception.__version__,
@@ -246,49 +279,5 @@ def train(
         },
         'recipe': _plain(recipe),
     }
-    manifest = replace(manifest, provenance=facts)
-    return _finish(module.best_network.cpu(), manifest, dataset, held_out, out, console)
-
-
-def _spread(held_out: ValidationFrames, count: int) -> Batch:
-    last = len(held_out) - 1
-    places = sorted({int(place) for place in np.linspace(0, last, min(count, last + 1))})
-    return collate([held_out[place] for place in places])
-
-
-def _finish(
-    network: torch.nn.Module,
-    manifest: Manifest,
-    dataset: TrainingFrames,
-    held_out: ValidationFrames,
-    out: Path,
-    console: Console,
-) -> Manifest:
-    """Score the network beside what does not look, and write the bundle."""
-    tasks = manifest.tasks
-    mean = TrainingMean(tasks, manifest.network_size)
-    for batch in validation_loader(dataset.unaugmented(), 8, _MEAN_FRAMES):
-        mean.update(batch)
-    graph = PerceptionGraph(network, manifest).eval()
-    loader = validation_loader(held_out, 8)
-    predictors = {
-        'this network': lambda batch: finished_maps(graph, manifest, batch),
-        'per-pixel training mean': mean.predictor(per_pixel=True),
-        'constant': mean.predictor(per_pixel=False),
-    }
-    scores = {}
-    for name, predict in predictors.items():
-        scores[name] = rounded(score(predict, loader, tasks))
-        console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False, soft_wrap=True)
-    (out / 'pictures').mkdir(exist_ok=True)
-    atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
-    chosen = _spread(held_out, 8)
-    write_png(out / 'pictures' / 'final.png', prediction_grid(network, manifest, chosen))
-    manifest = save_bundle(
-        network,
-        replace(manifest, scores=scores),
-        out / BUNDLE_DIRECTORY,
-        chosen.image[0].numpy(),
-    )
-    console.print(f'bundle written to {out / BUNDLE_DIRECTORY}', highlight=False, soft_wrap=True)
-    return manifest
+    manifest = replace(fitted.manifest, provenance=facts)
+    return finish(fitted.network, manifest, fitted.train_frames, fitted.held_out, out)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mtl_perception.camera import CameraModel
 from mtl_perception.tasks import standard_tasks
 from mtl_perception.training.augmentation import augment

@@ -89,7 +89,7 @@ def test_a_label_out_of_range_is_named(box_frames):
 
 
 def test_every_pass_takes_each_frame_once_and_its_own_order():
-    sampler = StepSampler(frames=7, batch_size=3, steps_per_stretch=14, seed=4)
+    sampler = StepSampler(frames=7, batch_size=3, steps=14, seed=4)
     keys = [key for batch in sampler for key in batch]
     assert [draw for draw, _ in keys] == list(range(42))
     passes = [[index for _, index in keys[start : start + 7]] for start in range(0, 42, 7)]
@@ -97,19 +97,14 @@ def test_every_pass_takes_each_frame_once_and_its_own_order():
     assert len({tuple(each) for each in passes}) > 1
 
 
-def test_stretches_continue_each_other():
-    whole = list(StepSampler(frames=5, batch_size=2, steps_per_stretch=12, seed=1))
-    parts = []
-    sampler = StepSampler(frames=5, batch_size=2, steps_per_stretch=4, seed=1)
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        parts += list(sampler)
-    assert parts == whole
+def test_a_resumed_sampler_draws_the_rest():
+    whole = list(StepSampler(frames=5, batch_size=2, steps=12, seed=1))
+    assert list(StepSampler(frames=5, batch_size=2, steps=12, seed=1, first_step=7)) == whole[7:]
 
 
 def test_no_frames_is_an_error():
     with pytest.raises(TrainingError, match='no frames'):
-        StepSampler(frames=0, batch_size=1, steps_per_stretch=1, seed=0)
+        StepSampler(frames=0, batch_size=1, steps=1, seed=0)
 
 
 def test_workers_give_the_same_batches_as_none(box_frames):

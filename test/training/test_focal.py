@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mtl_perception.camera import CameraModel
 from mtl_perception.networks.decoding import decode_depth, decode_normals
 from mtl_perception.training.focal import depth_scale, reference_depth, reference_normals

@@ -26,7 +26,7 @@ from mtl_perception.training.recipe import (
     OptimiserRecipe,
     Recipe,
 )
-from mtl_perception.training.run import train
+from mtl_perception.training.run import fit, train
 import numpy as np
 import pytest
 import torch
@@ -102,6 +102,20 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
     ours, theirs = (load_network(each / 'bundle')[0].state_dict() for each in (tmp_path, whole))
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_every_step_sees_other_frames(box_frames, tmp_path):
+    class Seen(L.Callback):
+        images: list[torch.Tensor] = []
+
+        def on_train_batch_start(self, trainer, module, batch, index):
+            self.images.extend(batch.image)
+
+    seen = Seen()
+    recipe = replace(TINY, data=DataRecipe('nowhere', workers=1))
+    fit(recipe, box_frames, box_frames[:1], tmp_path, callbacks=(seen,))
+    assert len(seen.images) == 12
+    assert len({image.numpy().tobytes() for image in seen.images}) == 12
 
 
 def test_the_run_leaves_recipe_log_pictures_scores_and_bundle(uninterrupted):

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+from mtl_perception.tasks import standard_tasks
 from mtl_perception.training.data import collate, ValidationFrames
 from mtl_perception.training.recipe import NetworkRecipe
 from mtl_perception.training.scoring import describe, rounded, score, TrainingMean
-from mtl_perception.tasks import standard_tasks
 import numpy as np
 import pytest
 

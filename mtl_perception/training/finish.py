@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a run: the scores beside those of what does not look, pictures, the bundle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import json
+from pathlib import Path
+
+from mtl_perception.bundle import save_bundle
+from mtl_perception.files import atomic_write
+from mtl_perception.graph import PerceptionGraph
+from mtl_perception.manifest import Manifest
+from mtl_perception.pictures import write_png
+from mtl_perception.training.data import Batch, collate, validation_loader, ValidationFrames
+from mtl_perception.training.picture_grid import prediction_grid
+from mtl_perception.training.scoring import describe, finished_maps, rounded, score, TrainingMean
+import numpy as np
+from rich.console import Console
+from torch import nn
+
+SCORES_FILE = 'scores.json'
+BUNDLE_DIRECTORY = 'bundle'
+# Enough frames for a stable mean; each costs a few milliseconds.
+_MEAN_FRAMES = 400
+
+
+def spread_batch(frames: ValidationFrames, count: int) -> Batch:
+    """Return a batch of `count` frames spread evenly over all."""
+    last = len(frames) - 1
+    places = sorted({int(place) for place in np.linspace(0, last, min(count, last + 1))})
+    return collate([frames[place] for place in places])
+
+
+def finish(
+    network: nn.Module,
+    manifest: Manifest,
+    train_frames: ValidationFrames,
+    held_out: ValidationFrames,
+    out: Path,
+) -> Manifest:
+    """
+    Score `network` on all held-out frames and write scores.json, a picture and bundle/.
+
+    :param train_frames: for the predictors that answer with a mean, whatever they see
+    :returns: the manifest of the bundle
+    """
+    console = Console()
+    tasks = manifest.tasks
+    mean = TrainingMean(tasks, manifest.network_size)
+    for batch in validation_loader(train_frames, 8, _MEAN_FRAMES):
+        mean.update(batch)
+    graph = PerceptionGraph(network, manifest).eval()
+    loader = validation_loader(held_out, 8)
+    predictors = {
+        'this network': lambda batch: finished_maps(graph, manifest, batch),
+        'per-pixel training mean': mean.predictor(per_pixel=True),
+        'constant': mean.predictor(per_pixel=False),
+    }
+    scores = {}
+    for name, predict in predictors.items():
+        scores[name] = rounded(score(predict, loader, tasks))
+        console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False, soft_wrap=True)
+    (out / 'pictures').mkdir(exist_ok=True)
+    atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
+    chosen = spread_batch(held_out, 8)
+    write_png(out / 'pictures' / 'final.png', prediction_grid(network, manifest, chosen))
+    manifest = save_bundle(
+        network,
+        replace(manifest, scores=scores),
+        out / BUNDLE_DIRECTORY,
+        chosen.image[0].numpy(),
+    )
+    console.print(f'bundle written to {out / BUNDLE_DIRECTORY}', highlight=False, soft_wrap=True)
+    return manifest
