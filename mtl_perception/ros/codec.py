@@ -85,7 +85,7 @@ def _rgb_from_rare(message: Image) -> npt.NDArray[np.uint8]:
         width=message.width,
         step=width * rows.itemsize,
         is_bigendian=int(_IS_BIGENDIAN),
-        data=np.ascontiguousarray(rows).reshape(-1).view(np.uint8),
+        data=rows.reshape(-1).view(np.uint8),
     )
     try:
         rgb = np.asarray(_rare_converter()(plain, 'rgb8'), np.uint8)
@@ -181,9 +181,9 @@ def camera_info_message(header: Header, camera: CameraModel) -> CameraInfo:
     message.width, message.height = camera.width, camera.height
     message.distortion_model = 'plumb_bob'
     message.d = [0.0] * 5
-    message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    # Fields that are checked (Humble) take no whole numbers for floats.
+    fx, fy, cx, cy = (float(value) for value in (camera.fx, camera.fy, camera.cx, camera.cy))
+    message.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [
-        camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0,
-    ]  # fmt: skip
+    message.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     return message

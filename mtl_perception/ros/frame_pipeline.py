@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import time
 from typing import Any, Protocol
 
@@ -106,5 +106,5 @@ class FramePipeline:
     def _pinhole(self, camera: CameraModel) -> CameraModel:
         """Return the camera of an image that somebody else has rectified."""
         if self._rectified is None or self._rectified[0] is not camera:
-            self._rectified = camera, replace(camera.rectified(), distortion=())
+            self._rectified = camera, camera.rectified()
         return self._rectified[1]

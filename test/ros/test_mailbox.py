@@ -67,7 +67,7 @@ def test_a_slow_taker_gets_the_latest_and_the_sums_are_exact() -> None:
             time.sleep(0.002)
             mailbox.finish(refused=item % 7 == 0)
 
-    worker = Thread(target=work)
+    worker = Thread(target=work, daemon=True)
     worker.start()
     for number in range(2000):
         mailbox.put(number)

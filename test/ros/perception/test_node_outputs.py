@@ -180,11 +180,14 @@ def test_a_compressed_image_is_decoded(
     np.testing.assert_array_equal(pixels_of(edges[-1], np.uint8, ()), 255 - pixels[..., 0])
 
 
-def test_a_distorted_camera_is_rectified(start_perception: Callable[..., Any]) -> None:
+@pytest.mark.parametrize('is_rectified', [False, True])
+def test_a_distorted_camera_is_rectified_once(
+    start_perception: Callable[..., Any], is_rectified: bool
+) -> None:
     import cv2
     from sensor_msgs.msg import CameraInfo, Image
 
-    perception = start_perception()
+    perception = start_perception('-p', f'image_is_rectified:={str(is_rectified).lower()}')
     camera = perception.camera
     edges = perception.subscribe(Image, 'edges/image_raw')
     infos = perception.subscribe(CameraInfo, 'depth/camera_info')
@@ -204,6 +207,9 @@ def test_a_distorted_camera_is_rectified(start_perception: Callable[..., Any]) -
     perception.listener.spin_until(send, 20, [perception.process])
     assert list(infos[-1].d) == [0.0] * 5
     assert (infos[-1].k[0], infos[-1].k[4], infos[-1].k[2], infos[-1].k[5]) == pinhole
+    if is_rectified:  # by image_proc, say: nothing is left to do
+        assert pixels_of(edges[-1], np.uint8, ())[10, 40] == 255 - ramp[0, 40]
+        return
     # Where pixel (40, 10) of the rectified image lies in the raw one, by OpenCV's projection.
     ray = np.array([[(40 - 30.0) / 45, (10 - 22.0) / 46, 1.0]])
     matrix = np.array([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]])
