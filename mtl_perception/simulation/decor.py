@@ -61,6 +61,7 @@ def ceiling_lamp(
         rod(add, (x, y, ceiling), (x, y, low + 0.2), 0.006, shop.black)
         radius = rng.uniform(0.14, 0.26)
         if style == 4:
+            radius = min(radius, 0.4 * hang)  # a ball stays below the ceiling
             ball = [(radius * math.sin(a), low + radius * (1 + math.cos(a)))
                     for a in np.linspace(0, math.pi, 9)]
             turned(add, (x, y, 0), ball, _shade(shop, glow, peak * 0.25), segments=20, smooth=True)
