@@ -17,8 +17,9 @@ _JPEG = b'\xff\xd8\xff'
 # What a whole file ends with; a few bytes may follow.
 _ENDS = {_PNG: b'IEND\xaeB`\x82', _JPEG: b'\xff\xd9'}
 _TAIL = 4096
-_COLOUR_TYPE_AT, _BIT_DEPTH_AT = 25, 24
-_PALETTE = 3
+_BIT_DEPTH, _COLOUR_TYPE = slice(24, 25), slice(25, 26)  # in the header of a PNG
+_PALETTE = b'\x03'
+_FEW_BITS = (b'\x01', b'\x02', b'\x04')
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -89,13 +90,19 @@ def read_labels(path: Path) -> npt.NDArray[Any]:
 
     """
     data = _read_bytes(path)
-    if data.startswith(_PNG) and data[_COLOUR_TYPE_AT] == _PALETTE:
+    if data.startswith(_PNG) and data[_COLOUR_TYPE] == _PALETTE:
         # OpenCV expands palettes to colours.
         from PIL import Image
 
-        return np.asarray(Image.open(BytesIO(data)))
-    if data.startswith(_PNG) and data[_BIT_DEPTH_AT] < 8:
-        msg = f'{path} is a grey PNG of {data[_BIT_DEPTH_AT]} bits; save labels with 8 or 16 bits'
+        try:
+            return np.asarray(Image.open(BytesIO(data)))
+        # Pillow has an error for each way in which a PNG can be broken.
+        except Exception as error:
+            msg = f'{path} cannot be decoded: {error}'
+            raise DatasetError(msg) from error
+    if data.startswith(_PNG) and data[_BIT_DEPTH] in _FEW_BITS:
+        # OpenCV stretches them to 0..255.
+        msg = f'{path} is a grey PNG of {data[_BIT_DEPTH][0]} bits; save labels with 8 or 16 bits'
         raise DatasetError(msg)
     labels = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if labels.ndim != 2:

@@ -55,9 +55,10 @@ def decode_normals(stored: Array, axes: npt.NDArray[np.float32]) -> npt.NDArray[
     if stored.dtype == np.uint8:
         normals = normals * np.float32(2.0 / 255.0) - np.float32(1.0)
     normals = normals @ axes
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(length >= 0.5, normals / length, np.float32(np.nan))
+    length = np.sqrt(np.einsum('hwc,hwc->hw', normals, normals))
+    length[~(length >= 0.5)] = np.nan
+    normals /= length[..., None]
+    return normals
 
 
 def decode_depth(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import cv2
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.images import read_array, read_labels, read_rgb, read_stored
 from mtl_perception.datasets.label_map import load_label_map, make_label_map
@@ -73,11 +73,17 @@ def test_a_file_that_was_cut_in_the_download_is_named(tmp_path, suffix, share):
         read_rgb(path)
 
 
+@settings(max_examples=40, deadline=None)
 @given(data=strategies.binary(max_size=200))
 def test_bytes_that_are_no_image_end_in_an_error_with_the_name(tmp_path_factory, data):
     path = tmp_path_factory.mktemp('fuzz') / 'noise.bin'
-    for start in (b'', bytes.fromhex('89504e470d0a1a0a'), bytes.fromhex('ffd8ff')):
-        path.write_bytes(start + data)
+    png, jpeg = bytes.fromhex('89504e470d0a1a0a'), bytes.fromhex('ffd8ff')
+    palette = png + bytes.fromhex('0000000d49484452000000080000000808030000')
+    last = b'IEND\xaeB`\x82'
+    for start, end in (
+        (b'', b''), (png, b''), (png, last), (palette, last), (jpeg, bytes.fromhex('ffd9')),
+    ):
+        path.write_bytes(start + data + end)
         for read in (read_rgb, read_stored, read_labels, read_array):
             with pytest.raises(DatasetError, match=r'noise\.bin'):
                 read(path)
