@@ -11,17 +11,17 @@ from mtl_perception.networks.backbones import build_backbone
 from mtl_perception.networks.baselines import MultiTaskBaseline, SingleTaskBaseline
 from mtl_perception.networks.errors import NetworkError
 from mtl_perception.networks.mti_net import MTINet
-from mtl_perception.networks.network import Encoder, Network
+from mtl_perception.networks.network import Encoder, MODES, Network
+from mtl_perception.networks.pad_net import PADNet
 from torch import nn
 
 if TYPE_CHECKING:
     from mtl_perception.tasks import Task
 
-MODES = ('corrected', 'published')
-
 SYSTEMS: dict[str, type[Network]] = {
     'single_task': SingleTaskBaseline,
     'multi_task': MultiTaskBaseline,
+    'pad_net': PADNet,
     'mti_net': MTINet,
 }
 
@@ -57,6 +57,11 @@ def build_network(
     extra = [task for task in auxiliary if task.name not in main]
     _check_names([task.name for task in (*tasks, *extra)])
     cls = SYSTEMS[system]
+    if mode not in cls.modes:
+        raise NetworkError(
+            f'system {system!r} has no released code to follow, so mode {mode!r} does not exist; '
+            f'use {", ".join(cls.modes)}'
+        )
     widths = cls.neck_for(backbone, mode) if neck is None else tuple(neck)
     features = build_backbone(backbone, pretrained, **cls.backbone_options(backbone, mode))
     if widths and (len(widths) != len(features.channels) or min(widths) < 1):

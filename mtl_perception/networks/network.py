@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mtl_perception.tasks import Task
 
 DEFAULT_NECK = (24, 32, 48, 64)
+MODES = ('corrected', 'published')
 
 
 class Encoder(nn.Module):
@@ -43,6 +44,7 @@ class Network(nn.Module):
     """
 
     default_neck: ClassVar[tuple[int, ...]] = DEFAULT_NECK
+    modes: ClassVar[tuple[str, ...]] = MODES
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str

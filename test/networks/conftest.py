@@ -193,7 +193,6 @@ def _losses(maps: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> 
 
 def _overfit(network: Network, steps: int, size: int = 64, rate: float = 3e-3) -> dict[str, float]:
     """Train on four frames and return their mIoU, AbsRel and mean angle away from borders."""
-    torch.set_num_threads(2)
     image, targets = _synthetic_frames(size)
     optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)

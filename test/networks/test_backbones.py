@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mtl_perception.networks import NetworkError
 from mtl_perception.networks.backbones import BACKBONES, build_backbone
 import pytest
@@ -13,8 +15,8 @@ import torch
 SMALL = 'mobilenetv2_100'
 
 
-@pytest.mark.parametrize('name', ['hrnet_w18_small_v2', SMALL, 'resnet18'])
-@pytest.mark.parametrize('size', [(64, 96), (75, 101)])
+@pytest.mark.parametrize('name', BACKBONES)
+@pytest.mark.parametrize('size', [(64, 64), (75, 101)])
 def test_levels_cover_the_image(name, size):
     backbone = build_backbone(name).eval()
     with torch.no_grad():
@@ -36,9 +38,63 @@ def test_padding_only_adds_what_is_cut_off_again():
         assert torch.equal(whole[..., : part.shape[2], : part.shape[3]], part)
 
 
-def test_hrnet_has_the_published_size():
-    count = sum(p.numel() for p in build_backbone('hrnet_w18_small_v2').parameters())
-    assert count / 1e6 == pytest.approx(3.861, rel=1e-3)
+@pytest.mark.parametrize(('name', 'expected'), [
+    ('hrnet_w18_small_v2', 3.861), ('resnet101', 42.50), ('swin_tiny', 27.52),
+    ('mit_b0', 3.32), ('mit_b1', 13.15), ('mit_b2', 24.20),
+])
+def test_sizes_are_the_published_ones(name, expected):
+    """Compare with counts of the released MTI-Net, DenseMTL, DeMT and SegFormer encoders."""
+    count = sum(p.numel() for p in build_backbone(name).parameters())
+    assert count / 1e6 == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize('output_stride', [8, 16])
+def test_dilation_replaces_the_last_strides(output_stride):
+    """A dilated ResNet reads the same pixels: its thinned output equals the strided one."""
+    strided = build_backbone('resnet18', stem=True).eval()
+    dilated = build_backbone('resnet18', stem=True, output_stride=output_stride).eval()
+    dilated.load_state_dict(strided.state_dict())
+    assert dilated.strides == tuple(min(s, output_stride) for s in strided.strides)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for fine, coarse, a, b in zip(dilated(image), strided(image), dilated.strides,
+                                      strided.strides):
+            assert fine.shape[2:] == (64 // a, 96 // a)
+            if a == b:
+                torch.testing.assert_close(fine, coarse)
+    # torchvision's convention: the first convolution of a dilated stage keeps the old dilation
+    last = [m.dilation[0] for n, m in dilated.net.named_modules()
+            if n.startswith('layer4') and 'conv' in n]
+    assert last == {16: [1, 2, 2, 2], 8: [2, 4, 4, 4]}[output_stride]
+
+
+def test_the_stem_level_exists_where_the_net_has_one():
+    assert build_backbone('resnet18', stem=True).strides == (2, 4, 8, 16, 32)
+    assert build_backbone('swin_tiny', stem=True).strides == (4, 8, 16, 32)
+    with pytest.raises(NetworkError, match='only ResNets can dilate'):
+        build_backbone('pvt_v2_b2', output_stride=16)
+
+
+def test_swin_levels_are_normalised_per_pixel():
+    backbone = build_backbone('swin_tiny').eval()
+    with torch.no_grad():
+        for level in backbone(torch.randn(1, 3, 64, 64)):
+            torch.testing.assert_close(level.mean(1), torch.zeros_like(level[:, 0]),
+                                       rtol=0, atol=1e-5)
+            torch.testing.assert_close(level.std(1, correction=0), torch.ones_like(level[:, 0]),
+                                       rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize('name', ['swin_tiny', 'pvt_v2_b2', 'mit_b0'])
+def test_a_file_of_the_library_names_loads_into_every_family(name, tmp_path):
+    source = build_backbone(name)
+    inner = source.net.encoder if name == 'mit_b0' else source.net
+    names = {re.sub(r'^(layers|stages)_', r'\1.', key): value
+             for key, value in inner.state_dict().items()}
+    save_file(names, tmp_path / 'weights.safetensors')
+    loaded = build_backbone(name, tmp_path / 'weights.safetensors')
+    for key, value in source.net.state_dict().items():
+        assert torch.equal(value, loaded.net.state_dict()[key])
 
 
 @pytest.fixture

@@ -6,8 +6,12 @@ from __future__ import annotations
 from mtl_perception.networks.layers.basic_block import BasicBlock
 from mtl_perception.networks.layers.bottleneck import Bottleneck
 from mtl_perception.networks.layers.feature_propagation import FeaturePropagation
-from mtl_perception.networks.layers.gated_distillation import GatedDistillation
+from mtl_perception.networks.layers.gated_distillation import (
+    GatedDistillation,
+    TargetGatedDistillation,
+)
 from mtl_perception.networks.layers.neck import Neck
+from mtl_perception.networks.layers.pyramid_projection import PyramidProjection
 from mtl_perception.networks.layers.resize import resize_like
 from mtl_perception.networks.layers.squeeze_excitation import SqueezeExcitation
 import numpy as np
@@ -64,6 +68,41 @@ def test_gated_distillation_follows_its_formula(randomise, reference):
         np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
 
 
+def test_receiver_gated_distillation_follows_its_formula(randomise, reference):
+    layer = randomise(TargetGatedDistillation(4, ('semantic', 'depth'), NAMES).double())
+    inputs = features(4)
+    outputs = layer(inputs)
+    assert list(outputs) == ['semantic', 'depth']
+    for target, output in outputs.items():
+        own = inputs[target][0].numpy()
+        gate = reference.sigmoid(reference.convolution(own, layer.gates[target]))
+        expected = own.copy()
+        for source in NAMES:
+            if source == target:
+                continue
+            messages = reference.convolution(inputs[source][0].numpy(), layer.messages[source])
+            first = 4 * [t for t in ('semantic', 'depth') if t != source].index(target)
+            expected += gate * messages[first : first + 4]
+        np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize('layer', [GatedDistillation, TargetGatedDistillation])
+def test_a_lonely_task_hears_nothing(layer):
+    inputs = features(4, ('depth',))
+    outputs = layer(4, ('depth',), ('depth',)).double()(inputs)
+    assert torch.equal(outputs['depth'], inputs['depth'])
+
+
+def test_pyramid_projection_equals_one_convolution_over_the_concatenation(randomise):
+    layer = randomise(PyramidProjection((3, 5, 6), 7).double())
+    levels = [torch.randn(2, width, height, height + 2, dtype=torch.float64)
+              for width, height in ((3, 11), (5, 6), (6, 3))]
+    joined = torch.cat([resize_like(level, levels[0]) for level in levels], 1)
+    weight = torch.cat([level.weight for level in layer.levels], 1)
+    expected = torch.nn.functional.conv2d(joined, weight, layer.levels[0].bias)
+    torch.testing.assert_close(layer(levels), expected, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize('softmax_over', ['tasks', 'adjacent_channels'])
 def test_feature_propagation_follows_its_formula(softmax_over, randomise, reference):
     channels, count = 8, len(NAMES)
@@ -107,6 +146,7 @@ def test_resizing_uses_half_pixel_centres():
 
 @pytest.mark.parametrize('build', [
     lambda: (GatedDistillation(3, ('a', 'b'), ('a', 'b')), 3),
+    lambda: (TargetGatedDistillation(3, ('a', 'b'), ('a', 'b')), 3),
     lambda: (FeaturePropagation(4, ('a', 'b')), 4),
 ])
 def test_gradients_agree_with_finite_differences(build, randomise):
