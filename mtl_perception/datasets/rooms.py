@@ -158,6 +158,7 @@ class RoomsDataset:
                 self._entries.append(_Entry(lines.parent, _read_json(lines, text)))
         if not self._entries:
             raise DatasetError(f'{self.directory} holds no finished world; resume the rendering')
+        self.names = tuple(str(entry.line.get('name')) for entry in self._entries)
         self.names = tuple(str(entry.line.get('name', '')) for entry in self._entries)
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 DEPTH_JUMP_M = 0.01
 DEPTH_JUMP_SHARE = 0.02
+_FAINT_MIRROR = 0.03
 _SUBPIXELS = ((-0.25, -0.3), (0.3, -0.2), (-0.3, 0.25), (0.2, 0.3))
 
 
@@ -142,7 +143,9 @@ def _add_mirrors(
         return
     base = material[glossy, 3]
     fresnel = base + (1 - base) * (1 + cosine[glossy]) ** 5 * np.float32(0.35)
-    keep = fresnel > 0.025
+    # Below three per cent a mirror image is not seen but costs as much as a bright one.
+    fresnel -= np.float32(_FAINT_MIRROR)
+    keep = fresnel > 0
     glossy, fresnel = glossy[keep], fresnel[keep]
     if len(glossy) == 0:
         return

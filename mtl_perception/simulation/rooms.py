@@ -16,7 +16,7 @@ from mtl_perception.values import Sample
 import numpy as np
 
 FIELD_OF_VIEW_DEG = (50.0, 85.0)  # horizontal
-DATASET_RATE_HZ = 1.0  # frames this far apart show different things
+DATASET_RATE_HZ = 0.4  # frames two and a half seconds apart show different things
 
 
 def draw_camera(seed: int, width: int, height: int) -> CameraModel:
@@ -52,9 +52,11 @@ def world_frames(
     Raises
     ------
     SimulationError
-        If `frames` or the rate is not positive.
+        If `frames` or the rate is not positive, or the seed is negative.
 
     """
+    if seed < 0:
+        raise SimulationError(f'the seed is {seed}; use zero or a positive number')
     own = world_seed(seed, index)
     world = RoomsWorld.from_seed(own)
     model = camera or draw_camera(own, *size)
@@ -82,7 +84,7 @@ def rooms_frames(
     Raises
     ------
     SimulationError
-        If a count or the rate is not positive.
+        If a count or the rate is not positive, or the seed is negative.
 
     """
     if frames_per_world < 1 or (frames is not None and frames < 1):

@@ -38,6 +38,7 @@ def test_reads_what_was_rendered(folder):
     dataset = RoomsDataset(folder)
     rendered = list(rooms_frames(2, 3, size=SIZE, frames_per_world=2))
     assert len(dataset) == len(rendered) == 3
+    assert dataset.names == tuple(sample.name for sample in rendered)
     assert [task.name for task in dataset.tasks] == ['semantic', 'depth', 'normals', 'edges']
     for index, expected in enumerate(rendered):
         found = dataset[index]

@@ -127,3 +127,5 @@ def test_frames_follow_the_callers_camera_and_counts():
     assert all(sample.image.shape == (18, 24, 3) for sample in samples)
     with pytest.raises(SimulationError, match='positive'):
         next(rooms_frames(4, 0))
+    with pytest.raises(SimulationError, match='-1'):
+        next(rooms_frames(-1, 2))
