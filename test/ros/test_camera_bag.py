@@ -226,9 +226,28 @@ def test_sensor_data_subscribers_hear_a_bag(
 ) -> None:
     write_bag(tmp_path / 'bag', StoragePlugin.MCAP)
     images = listener.subscribe(Image, '/moved', qos_profile_sensor_data)
+    clock = listener.subscribe(Clock, '/clock', 100)
     camera = start_command(
-        'camera', f'bag:{tmp_path}/bag', '--wait', 20,
+        'camera', f'bag:{tmp_path}/bag', '--rate', 10, '--wait', 20,
         '--ros-args', '-r', '/eye/image_raw:=/moved',
     )  # fmt: skip
     listener.spin_until(lambda: len(images) == 10, 30, [camera])
     assert camera.wait(10) == 0
+    listener.spin_for(0.3)
+    end = clock[-1].clock.sec * 10**9 + clock[-1].clock.nanosec
+    assert end == START_NS + 9 * STEP_NS
+
+
+def test_the_clock_keeps_up_with_a_player_that_is_late(
+    tmp_path: Path, listener: Any, start_command: Callable[..., Any]
+) -> None:
+    write_bag(tmp_path / 'bag', StoragePlugin.MCAP)
+    images = listener.subscribe(Image, '/eye/image_raw')
+    clock = listener.subscribe(Clock, '/clock', 100)
+    # A million times too fast: every message is late when it is read.
+    camera = start_command('camera', f'bag:{tmp_path}/bag', '--rate', 1e6, '--wait', 20)
+    assert camera.wait(40) == 0
+    listener.spin_for(0.5)
+    times = {message.clock.sec * 10**9 + message.clock.nanosec for message in clock}
+    assert times == {START_NS + index * STEP_NS for index in range(10)}
+    assert images
