@@ -52,3 +52,18 @@ class HighResolutionHead(nn.Module):
         """Map levels (B, channels[i], h_i, w_i), finest first, to (B, task.channels, h_0, w_0)."""
         joined = torch.cat([resize_like(feature, features[0]) for feature in features], 1)
         return self.predict(self.fuse(joined))
+
+
+class ConvolutionHead(nn.Module):
+    """3x3 - BatchNorm - ReLU on one map, then predict."""
+
+    def __init__(self, channels: int, width: int, task: Task) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.predict = prediction_layer(width, task)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map (B, channels, h, w) to (B, task.channels, h, w)."""
+        return self.predict(self.mix(feature))
