@@ -227,6 +227,7 @@ def fit(
         # Lightning advises more workers; the cores are the network's.
         warnings.filterwarnings('ignore', message='.*does not have many workers.*')
         warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
+        warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
         trainer.fit(
             module,
             training_loader(dataset, sampler, recipe.data.workers, pin=on_gpu),

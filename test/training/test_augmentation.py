@@ -137,10 +137,10 @@ def test_a_frame_without_camera_gets_the_reference_focal_length_once_fitted(box_
 def test_a_wrong_or_distorted_camera_is_refused_by_name(box_frame):
     frame = box_frame(0)
     other = replace(frame, camera=CameraModel(10, 10, 5, 5, 5, 5))
-    with pytest.raises(TrainingError, match='box_0.*96x72.*10x10'):
+    with pytest.raises(TrainingError, match=r'box_0.*96x72.*10x10'):
         with_camera(other, (72, 96), 80.0)
     bent = replace(frame.camera, distortion=(0.1, 0.0, 0.0, 0.0, 0.0))
-    with pytest.raises(TrainingError, match='box_0.*distortion'):
+    with pytest.raises(TrainingError, match=r'box_0.*distortion'):
         with_camera(replace(frame, camera=bent), (72, 96), 80.0)
 
 

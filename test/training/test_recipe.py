@@ -83,11 +83,11 @@ def test_a_mistake_is_named_with_field_and_value(change, message):
 
 
 def test_unreadable_files_are_named(tmp_path):
-    with pytest.raises(TrainingError, match='nowhere.yaml cannot be read'):
+    with pytest.raises(TrainingError, match=r'nowhere\.yaml cannot be read'):
         load_recipe(tmp_path / 'nowhere.yaml')
     broken = tmp_path / 'broken.yaml'
     broken.write_text('name: [')
-    with pytest.raises(TrainingError, match='broken.yaml is not YAML'):
+    with pytest.raises(TrainingError, match=r'broken\.yaml is not YAML'):
         load_recipe(broken)
     (tmp_path / 'text.yaml').write_text('hello')
     with pytest.raises(TrainingError, match="'hello' should be a mapping"):
@@ -105,7 +105,7 @@ def test_variables_come_from_the_environment(monkeypatch):
     monkeypatch.setenv('PLACE', '/data')
     assert expand('${PLACE}/weights', 'x') == Path('/data/weights')
     monkeypatch.delenv('PLACE')
-    with pytest.raises(TrainingError, match='network.pretrained.*PLACE, which is not set'):
+    with pytest.raises(TrainingError, match=r'network\.pretrained.*PLACE, which is not set'):
         expand('${PLACE}/weights', 'network.pretrained')
 
 
