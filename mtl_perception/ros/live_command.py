@@ -62,8 +62,17 @@ def _run(model: Path | None) -> int:
     try:
         if node.autostart and not node.start():
             return 1
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        while rclpy.ok():
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                break
+            # A callback that fails is a defect, but no reason to leave the robot blind. Once
+            # the context is shut down every rclpy call raises: that is the end.
+            except Exception as error:
+                if rclpy.ok():
+                    node.report_defect(error)
+    except KeyboardInterrupt:
         pass
     finally:
         node.destroy_node()

@@ -24,7 +24,6 @@ from mtl_perception.ros.perception_parameters import cloud_settings, declare_per
 from mtl_perception.ros.problems import ProblemLog
 from mtl_perception.ros.worker import Worker
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 NODE_NAME = 'mtl_perception'
@@ -63,7 +62,7 @@ class PerceptionNode(LifecycleNode):
         self._timings = FrameTimings()
         declare_perception_parameters(self)
         self._cameras = CameraInfos(self.resolve_topic_name('camera_info'))
-        self._refusals = ProblemLog(self.get_logger().warning)
+        self._problems = ProblemLog(self.get_logger().warning)
         # A camera that is not calibrated stays so: no need to repeat it every second.
         self._camera_problems = ProblemLog(self.get_logger().warning, period_s=10.0)
         self._image_type: Any = Image
@@ -82,6 +81,10 @@ class PerceptionNode(LifecycleNode):
         """Configure and activate; return whether both succeeded."""
         success = TransitionCallbackReturn.SUCCESS
         return self.trigger_configure() == success and self.trigger_activate() == success
+
+    def report_defect(self, error: Exception) -> None:
+        """Log a callback that failed; at most once a second, should it fail every time."""
+        self._problems.report('defect', _describe(error))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the model and make the publishers."""
@@ -199,14 +202,15 @@ class PerceptionNode(LifecycleNode):
         if self._outputs is None or not self._outputs.wanted():
             self._unheard += 1
             return
-        now = self.get_clock().now()
-        age = now - Time.from_msg(message.header.stamp, clock_type=now.clock_type)
-        self._mailbox.put(Arrival(message, age.nanoseconds * 1e-6, time.perf_counter()))
+        stamp = message.header.stamp
+        # In numbers: rclpy's Time refuses stamps before 1970, and a stamp is not worth a frame.
+        age_ns = self.get_clock().now().nanoseconds - stamp.sec * 10**9 - stamp.nanosec
+        self._mailbox.put(Arrival(message, age_ns * 1e-6, time.perf_counter()))
 
     def _refuse(self, error: Exception) -> None:
         # On the way out the context goes before the worker is done with its last frame.
         if self.context.ok():
-            self._refusals.report('frame', f'frame refused: {_describe(error)}')
+            self._problems.report('frame', f'frame refused: {_describe(error)}')
 
     def _report_camera(self, problem: str) -> None:
         self._camera_problems.report('camera', f'no metric depth and no cloud: {problem}')
@@ -230,7 +234,7 @@ class PerceptionNode(LifecycleNode):
             camera_problem='' if self._pipeline is None else self._pipeline.camera_problem,
             transition_problem=self._transition_problem,
             mismatch=self._mismatch,
-            last_error=self._refusals.last,
+            last_error=self._problems.last,
             medians_ms=self._timings.medians(),
         )
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-# ruff: noqa: E402 (skip before importing what only a ROS installation has)
 from array import array
 import struct
 import sys
@@ -16,9 +15,7 @@ from mtl_perception.image_codec import ImageCodecError
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
-
 from builtin_interfaces.msg import Time
 from mtl_perception.ros.codec import (
     camera_info_message,
@@ -32,6 +29,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+pytestmark = pytest.mark.ros
 HEADER = Header(stamp=Time(sec=12, nanosec=34), frame_id='optical')
 
 

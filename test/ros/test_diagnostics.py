@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-# ruff: noqa: E402 (skip before importing what only a ROS installation has)
 from dataclasses import replace
 
 import pytest
 
-pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
-
 from mtl_perception.ros.diagnostics import diagnose, FrameTimings, key_values, Snapshot
 from mtl_perception.ros.mailbox import MailboxCounts
 
+pytestmark = pytest.mark.ros
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 BEFORE = Snapshot(
     state='active',

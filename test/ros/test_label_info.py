@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-# ruff: noqa: E402 (skip before importing what only a ROS installation has)
 from dataclasses import dataclass, field
 import json
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
-
 from builtin_interfaces.msg import Time
 from mtl_perception.ros import label_info
 from mtl_perception.tasks import load_label_set, standard_tasks
 from std_msgs.msg import Header
 
+pytestmark = pytest.mark.ros
 TASK = standard_tasks('nyu13')[0]
 
 

@@ -135,7 +135,7 @@ def start_perception(
         diagnostics = listener.subscribe(DiagnosticArray, '/diagnostics')
         process = start(
             Path(__file__).with_name('fake_live.py'), '--model', model, '--ros-args',
-            '-p', 'engine:=fake', *ros_arguments,
+            *ros_arguments,
             env={name: str(value) for name, value in env.items()},
         )  # fmt: skip
         return Perception(process, listener, camera, diagnostics)

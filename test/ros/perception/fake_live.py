@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from mtl_perception.cli import main
-from mtl_perception.inference import engine
-from mtl_perception.manifest import Manifest
+from mtl_perception.manifest import BundleError, Manifest
+from mtl_perception.ros import perception_node
 from mtl_perception.tasks import standard_tasks
 import numpy as np
 
@@ -27,9 +27,7 @@ class FakeEngine:
 
     name = 'fake'
 
-    def __init__(self, directory: Path, threads: int | None = None) -> None:
-        from mtl_perception.manifest import BundleError
-
+    def __init__(self, directory: Path) -> None:
         if not directory.is_dir():
             raise BundleError(f'{directory} is not a bundle: there is no such directory')
         height, width = (int(side) for side in os.environ.get('FAKE_SIZE', '48x64').split('x'))
@@ -67,5 +65,5 @@ class FakeEngine:
 
 
 if __name__ == '__main__':
-    engine.ENGINES['fake'] = 'fake_live:FakeEngine'
+    perception_node.open_engine = lambda directory, engine, **options: FakeEngine(directory)
     sys.exit(main(['live', *sys.argv[1:]]))

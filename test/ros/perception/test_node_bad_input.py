@@ -35,6 +35,7 @@ BAD_IMAGES: list[dict[str, Any]] = [
 def test_frames_that_lie_are_counted_and_survived(start_perception: Callable[..., Any]) -> None:
     from array import array
 
+    from rclpy.serialization import serialize_message
     from sensor_msgs.msg import Image
 
     perception = start_perception()
@@ -46,6 +47,14 @@ def test_frames_that_lie_are_counted_and_survived(start_perception: Callable[...
         }
         perception.camera.images.publish(perception.camera.image(**values))
         perception.listener.spin_for(0.03)
+    # Cut off on the wire, or from before 1970.
+    whole = serialize_message(perception.camera.image())
+    for length in (8, 20, 30, len(whole) - 10):
+        perception.camera.images.publish(whole[:length])
+        perception.listener.spin_for(0.03)
+    image = perception.camera.image()
+    image.header.stamp.sec = -5
+    perception.camera.images.publish(image)
     before = len(labels)
     perception.send_until(lambda: len(labels) > before + 3)
     perception.next_status()
