@@ -42,7 +42,7 @@ def test_everything_of_a_moment_comes_together(bags: Any, tmp_path: Path) -> Non
         messages.append((stamp, IMAGE, bags.image(pixels(index)[..., ::-1], 'bgr8', stamp)))
         depth = bags.image(depth_mm(index), '16UC1', stamp + 5 * MS)
         messages.append((stamp + 90 * MS, DEPTH, depth))
-    messages.append((10**9 + 300 * MS, INFO, bags.camera_info(CAMERA, 10**9)))
+    messages.append((10**9 + 300 * MS, INFO, bags.camera_info(CAMERA, 10**9 + 300 * MS)))
     messages.sort(key=lambda entry: entry[0])
     path = bags.write(tmp_path / 'bag', [(topic, at, entry) for at, topic, entry in messages])
     result = frames(path)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import weakref
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mtl_perception.bags.stamps import HORIZON_NS, Match, match_stamps, Stamped
@@ -60,7 +63,7 @@ def test_no_frame_waits_for_a_stream_that_fell_silent() -> None:
     period = 33 * MS
     consumed = 0
 
-    def recording() -> object:
+    def recording() -> Iterator[Stamped[str]]:
         nonlocal consumed
         for index in range(300):
             consumed += 1
@@ -89,25 +92,20 @@ def test_a_looped_recording_matches_in_every_turn() -> None:
 
 
 def test_partners_do_not_pile_up_when_the_reference_falls_silent() -> None:
-    alive: list[Stamped[str]] = []
+    kept: list[weakref.ref[Stamped[str]]] = []
+    most = 0
 
-    class Counted(Stamped[str]):
-        count = 0
-
-        def __del__(self) -> None:
-            Counted.count -= 1
-
-    def recording() -> object:
+    def recording() -> Iterator[Stamped[str]]:
+        nonlocal most
         yield stamped('image', 0)
         for index in range(1, 1000):
-            Counted.count += 1
-            yield Counted('depth', index * 33 * MS, index * 33 * MS, '')
-            alive.clear()
+            message = stamped('depth', index * 33 * MS)
+            kept.append(weakref.ref(message))
+            yield message
+            del message
+            most = max(most, sum(reference() is not None for reference in kept))
 
-    list(match_stamps(recording(), 'image', ['depth'], TOLERANCE))
-    most = 0
-    for _ in match_stamps(recording(), 'image', ['depth'], TOLERANCE):
-        most = max(most, Counted.count)
+    assert len(list(match_stamps(recording(), 'image', ['depth'], TOLERANCE))) == 1
     assert most <= 2 * HORIZON_NS / (33 * MS) + 3
 
 
