@@ -45,7 +45,7 @@ def test_semantic_against_set_arithmetic():
 
 
 def test_semantic_refuses_labels_out_of_range():
-    with pytest.raises(MetricError, match='label 7.*6 classes'):
+    with pytest.raises(MetricError, match=r'label 7.*6 classes'):
         SemanticMetric(6).update(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 7))
 
 
