@@ -31,7 +31,7 @@ matrix: $(VENV)/.test
 robot-test: .venv-robot/.robot
 	.venv-robot/bin/python -m pytest -m 'not gpu and not matrix' \
 		test/ros test/inference test/geometry test/simulation test/tasks \
-		test/test_camera.py test/test_manifest.py $(PYTEST_ARGS)
+		test/bags test/test_camera.py test/test_image_codec.py test/test_manifest.py $(PYTEST_ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -48,7 +48,7 @@ $(VENV)/.demo: setup.py | $(VENV)/bin/python
 
 $(VENV)/.test: setup.py | $(VENV)/bin/python
 	@echo 'Installing what training and the tests need (several GB, once) ...'
-	@$(PIP) -e '.[ros,cpu,rooms,train,viewer,test]' || { \
+	@$(PIP) -e '.[ros,cpu,openvino,rooms,train,tensorrt-rtx,viewer,test]' || { \
 		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
 	@touch $@
 

@@ -31,7 +31,7 @@ EXTRAS = {
         'ros-std-msgs',
         'ros-std-srvs',
         'ros-visualization-msgs',
-        'rosbags>=0.10,<0.12',
+        'rosbags>=0.11,<0.12',
         'rosbags-image>=0.10,<0.11',
     ],
     'cpu': [*CORE, 'onnxruntime>=1.16'],
@@ -42,7 +42,7 @@ EXTRAS = {
         'lightning>=2.4,<3',
         'onnx>=1.16',
         'onnxscript>=0.5',
-        'rosbags>=0.10,<0.12',
+        'rosbags>=0.11,<0.12',
         'rosbags-image>=0.10,<0.11',
         'timm==1.0.31',
         'torch>=2.8,<2.15',
@@ -50,7 +50,8 @@ EXTRAS = {
         'torchvision>=0.23,<0.30',
     ],
     'tensorrt': ['torch-tensorrt>=2.8'],
-    'tensorrt-rtx': ['torch-tensorrt-rtx==2.14.0'],
+    # The ONNX builder and runtime; torch-tensorrt-rtx brings both and torch.
+    'tensorrt-rtx': [*CORE, 'onnx>=1.16', 'torch-tensorrt-rtx==2.14.0'],
     'map': [*CORE, 'open3d>=0.19'],
     'viewer': ['rerun-sdk==0.41.*'],
     'test': [

@@ -1,23 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine is, and the one door to open one by name."""
+"""What an engine is, which one suits this machine, and the one door to open one by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+import sys
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TYPE_CHECKING
 
 from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.inference.device import nvidia_gpu_present
 from mtl_perception.manifest import Manifest
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from mtl_perception.inference.cache import EngineCache
+
 # Imported only when asked for: each stands on a library that a robot may lack.
 ENGINES = {
     'onnxruntime': 'mtl_perception.inference.onnxruntime_engine:OnnxRuntimeEngine',
+    'openvino': 'mtl_perception.inference.openvino_engine:OpenVinoEngine',
     'torch': 'mtl_perception.inference.torch_engine:TorchEngine',
+    'tensorrt': 'mtl_perception.inference.tensorrt_engine:TensorRtEngine',
+    'tensorrt-rtx': 'mtl_perception.inference.tensorrt_rtx_engine:TensorRtRtxEngine',
 }
+# Built first, which takes seconds to minutes, kept in the engine cache, and checked before use.
+COMPILED_ENGINES = ('openvino', 'tensorrt', 'tensorrt-rtx')
+AUTO = 'auto'
+PRECISIONS = ('fp32', 'fp16', 'bf16')
 
 
 class InferenceError(MtlPerceptionError):
@@ -57,31 +71,134 @@ class Engine(Protocol):
         """Close the engine."""
 
 
-def open_engine(
-    directory: Path | str, engine: str = 'onnxruntime', *, threads: int | None = None
-) -> Engine:
-    """
-    Open the bundle `directory` with the engine of that name.
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine's name, and in words why it was taken."""
 
-    :param threads: threads for one frame; None takes every core this process may use
+    name: str
+    why: str
+
+
+def choose_engine() -> EngineChoice:
+    """
+    Return the best engine that can run on this machine now.
+
+    With an NVIDIA GPU: tensorrt-rtx, tensorrt, torch; on a processor: openvino (x86), then
+    onnxruntime, then torch.
 
     Raises
     ------
     InferenceError
-        If the engine is unknown, its library is missing, or `threads` is not positive.
+        If no engine's library is installed.
+
+    """
+    on_gpu = [('tensorrt-rtx', 'the GPU'), ('tensorrt', 'the GPU'), ('torch', 'the GPU')]
+    on_processor = [(name, 'the processor') for name in ('openvino', 'onnxruntime', 'torch')]
+    has_gpu = nvidia_gpu_present()
+    passed_over = [] if has_gpu else ['tensorrt-rtx, tensorrt (no NVIDIA GPU)']
+    for name, place in (on_gpu if has_gpu else []) + on_processor:
+        reason = engine_class(name).unavailable()
+        if not reason:
+            why = f'{name} is the first choice for {place} that can run here'
+            return EngineChoice(name, '; not '.join([why, *passed_over]))
+        passed_over.append(f'{name} ({reason})')
+    msg = f'no engine can run here: {"; ".join(passed_over)}'
+    raise InferenceError(msg)
+
+
+def engine_class(engine: str) -> Any:
+    """
+    Return the class of the engine of that name; its library is not loaded yet.
+
+    Raises
+    ------
+    InferenceError
+        If the name is unknown.
+
+    """
+    if engine not in ENGINES:
+        msg = f'engine {engine!r} is unknown; use one of {", ".join((AUTO, *ENGINES))}'
+        raise InferenceError(msg)
+    module, name = ENGINES[engine].split(':')
+    return getattr(import_module(module), name)
+
+
+def print_message(text: str) -> None:
+    """Print what the user should know about an engine, apart from a command's results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def open_engine(
+    directory: Path | str,
+    engine: str = 'onnxruntime',
+    *,
+    threads: int | None = None,
+    precision: str | None = None,
+    cache: EngineCache | None = None,
+    build: bool = True,
+    say: Callable[[str], None] = print_message,
+) -> Engine:
+    """
+    Open the bundle `directory` with the engine of that name, or `auto` for the best present.
+
+    :param threads: threads for one frame; None takes every core this process may use
+    :param precision: one of the engine's; None takes the first of them
+    :param cache: where compiled engines are kept; None for the user's
+    :param build: build a compiled engine that is not in the cache, else it is an error
+    :param say: told what is built, where it is kept and how far it is from the reference
+
+    Raises
+    ------
+    InferenceError
+        If the engine is unknown, its library or device is missing, it cannot compute in that
+        precision, or it is too far from the reference.
     BundleError
         If the bundle is missing, damaged or of a newer format.
 
     """
-    if engine not in ENGINES:
-        msg = f'engine {engine!r} is unknown; use one of {", ".join(ENGINES)}'
-        raise InferenceError(msg)
     if threads is not None and threads < 1:
         msg = f'threads is {threads}; it must be at least 1, or left out for every core'
         raise InferenceError(msg)
-    module, name = ENGINES[engine].split(':')
-    opened: Engine = getattr(import_module(module), name)(Path(directory), threads=threads)
-    return opened
+    if engine == AUTO:
+        choice = choose_engine()
+        say(f'engine auto: {choice.why}')
+        engine = choice.name
+    kind = engine_class(engine)
+    if engine not in COMPILED_ENGINES:
+        if precision is not None:
+            check_precision(engine, precision)
+        opened: Engine = kind(Path(directory), threads=threads)
+        return opened
+    from mtl_perception.inference.compiled import open_compiled
+
+    return open_compiled(
+        Path(directory),
+        engine,
+        threads=threads,
+        precision=check_precision(engine, precision),
+        cache=cache,
+        build=build,
+        say=say,
+    )
+
+
+def check_precision(engine: str, precision: str | None) -> str:
+    """
+    Return the precision to compute in, the engine's first where none is given.
+
+    Raises
+    ------
+    InferenceError
+        If the engine has no such precision.
+
+    """
+    precisions: tuple[str, ...] = engine_class(engine).precisions
+    if precision is None:
+        return precisions[0]
+    if precision not in precisions:
+        msg = f'{engine} does not compute in {precision!r}; it has {", ".join(precisions)}'
+        raise InferenceError(msg)
+    return precision
 
 
 def check_inputs(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 import os
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,12 @@ class OnnxRuntimeEngine:
     """
 
     name = 'onnxruntime'
+    precisions = ('fp32',)
+
+    @staticmethod
+    def unavailable() -> str:
+        """Return why this engine cannot run here, or an empty string."""
+        return '' if find_spec('onnxruntime') else 'onnxruntime is not installed'
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         self.manifest = load_manifest(directory)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,12 @@ class TorchEngine:
     """
 
     name = 'torch'
+    precisions = ('fp32',)
+
+    @staticmethod
+    def unavailable() -> str:
+        """Return why this engine cannot run here, or an empty string."""
+        return '' if find_spec('torch') else 'torch is not installed'
 
     def __init__(self, directory: Path, threads: int | None = None) -> None:
         try:

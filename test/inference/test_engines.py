@@ -118,7 +118,7 @@ def test_closed_engine_says_so(small_bundle: Path, name: str) -> None:
 
 
 def test_unknown_engine_and_senseless_threads(small_bundle: Path) -> None:
-    with pytest.raises(InferenceError, match=r"'tensorflow' is unknown.*onnxruntime, torch"):
+    with pytest.raises(InferenceError, match=r"'tensorflow' is unknown.*auto, onnxruntime"):
         open_engine(small_bundle, 'tensorflow')
     with pytest.raises(InferenceError, match='threads is 0'):
         open_engine(small_bundle, threads=0)

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The engine cache: built engines on disk, found by all that decides whether they still fit.
+
+An entry is a directory named by the SHA-256 of its key, with `engine.bin`, `engine.json` which
+says the key and the build in words, and one `verified-*.json` per device it was checked on. A
+directory is renamed into place when it is whole. Engines that failed their check are moved to
+`quarantine/` and neither used nor built again until they are purged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+import shutil
+import time
+from typing import Any
+
+from mtl_perception.files import atomic_directory, atomic_write
+from mtl_perception.inference.device import Device
+from mtl_perception.inference.engine import InferenceError
+
+CONTENT_FILE = 'engine.bin'
+SIDECAR_FILE = 'engine.json'
+DEFAULT_LIMIT_BYTES = 4 << 30
+
+
+class CacheError(InferenceError):
+    """A cache directory that cannot be written; the message names it and the system's reason."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that decides whether a built engine may be used."""
+
+    weights: str  # SHA-256
+    graph: str  # SHA-256
+    network_size: tuple[int, int]  # (height, width)
+    batch: tuple[int, int]  # smallest and largest
+    precision: str
+    engine: str
+    libraries: Mapping[str, str]  # version by package
+    device: Device
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the key, the name of its entry."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(',', ':'))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def fits(self, wanted: EngineKey) -> bool:
+        """Whether an engine of this key may run where one of `wanted` is asked for."""
+        mine, theirs = asdict(self), asdict(wanted)
+        del mine['device'], theirs['device']
+        low, high = mine.pop('batch')
+        first, last = theirs.pop('batch')
+        inside = low <= first and last <= high
+        return inside and mine == theirs and self.device.covers(wanted.device)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> EngineKey:
+        """Read what `asdict` gave; raises KeyError, TypeError or ValueError."""
+        values = dict(document)
+        values['network_size'] = tuple(values['network_size'])
+        values['batch'] = tuple(values['batch'])
+        values['device'] = Device(**values['device'])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A serialised engine and what its builder said of it."""
+
+    content: bytes
+    report: Mapping[str, Any] = field(default_factory=dict)  # plain JSON values
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An engine as it lies in the cache."""
+
+    directory: Path
+    key: EngineKey
+    document: Mapping[str, Any]  # engine.json
+
+    @property
+    def size(self) -> int:
+        """Bytes of the engine."""
+        return int(self.document['bytes'])
+
+
+def default_directory() -> Path:
+    """Return the user's own cache directory for engines; it survives a reboot."""
+    base = os.environ.get('XDG_CACHE_HOME', '')
+    # The specification says that a relative path there is to be ignored.
+    root = Path(base) if os.path.isabs(base) else Path.home() / '.cache'
+    return root / 'mtl_perception' / 'engines'
+
+
+class EngineCache:
+    """
+    Engines in a directory, shared by processes.
+
+    :param directory: None for the user's own
+    :param limit_bytes: beyond it the engines unused for longest are deleted
+    """
+
+    def __init__(
+        self, directory: Path | None = None, limit_bytes: int = DEFAULT_LIMIT_BYTES
+    ) -> None:
+        self.directory = directory or default_directory()
+        self.limit_bytes = limit_bytes
+
+    def find(self, key: EngineKey) -> Entry | None:
+        """Return the entry of exactly this key, else one built ahead of time that fits it."""
+        exact = _read(self.directory / key.digest)
+        if exact is not None and exact.key == key:
+            return exact
+        return next((entry for entry in self.entries() if entry.key.fits(key)), None)
+
+    def content(self, entry: Entry) -> bytes | None:
+        """Return an entry's engine; None, and the entry is deleted, where it is damaged."""
+        try:
+            content = (entry.directory / CONTENT_FILE).read_bytes()
+        except OSError:
+            content = b''
+        if hashlib.sha256(content).hexdigest() != entry.document['sha256']:
+            shutil.rmtree(entry.directory, ignore_errors=True)
+            return None
+        try:
+            os.utime(entry.directory / SIDECAR_FILE)  # the time of its last use
+        except OSError:
+            pass  # a read-only cache: nothing is deleted from it either
+        return content
+
+    def store(self, key: EngineKey, built: Built, about: Mapping[str, Any]) -> Entry:
+        """
+        Keep an engine, then delete old ones beyond the limit.
+
+        :param about: further words for `engine.json`
+
+        Raises
+        ------
+        CacheError
+            If the directory cannot be written or the disk is full; nothing half is left.
+
+        """
+        document = {
+            **about,
+            'built': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+            'bytes': len(built.content),
+            'sha256': hashlib.sha256(built.content).hexdigest(),
+            'key': asdict(key),
+            'report': dict(built.report),
+        }
+        target = self.directory / key.digest
+        try:
+            with atomic_directory(target) as directory:
+                (directory / CONTENT_FILE).write_bytes(built.content)
+                text = json.dumps(document, indent=2, ensure_ascii=False) + '\n'
+                (directory / SIDECAR_FILE).write_text(text, encoding='utf-8')
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._make_room(key.digest)
+        return Entry(target, key, document)
+
+    def _unwritable(self, error: OSError) -> CacheError:
+        return CacheError(
+            f'the engine cache {self.directory} cannot be written '
+            f'({error.strerror or error}); free space there, mend its permissions, or set '
+            'XDG_CACHE_HOME to a directory that survives a reboot'
+        )
+
+    def check_writable(self) -> None:
+        """
+        Raise unless an engine could be kept: better before minutes of building than after.
+
+        Raises
+        ------
+        CacheError
+            If the directory cannot be made or written.
+
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            probe = self.directory / f'.probe-{os.getpid()}'
+            probe.write_bytes(b'x')
+            probe.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _make_room(self, kept: str) -> None:
+        entries = sorted(self.entries(), key=_last_use)
+        total = sum(entry.size for entry in entries)
+        for entry in entries:
+            if total <= self.limit_bytes:
+                return
+            if entry.directory.name != kept:
+                shutil.rmtree(entry.directory, ignore_errors=True)
+                total -= entry.size
+
+    @contextmanager
+    def lock(self, key: EngineKey, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """
+        Hold the right to build `key`; a process that dies gives it back.
+
+        :param waiting: called once if another process holds it
+
+        Raises
+        ------
+        CacheError
+            If the directory cannot be written.
+
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            stream = (self.directory / f'{key.digest}.lock').open('w')
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def verified(self, entry: Entry, device: Device) -> dict[str, float] | None:
+        """Return by task how far this engine was from the reference on `device`, if checked."""
+        try:
+            document = json.loads(_verification(entry, device).read_text(encoding='utf-8'))
+            if document['sha256'] != entry.document['sha256']:
+                return None
+            return {str(name): float(value) for name, value in document['errors'].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def keep_verification(
+        self, entry: Entry, device: Device, errors: Mapping[str, float]
+    ) -> None:
+        """
+        Keep what a check found.
+
+        Raises
+        ------
+        CacheError
+            If the directory cannot be written.
+
+        """
+        document = {
+            'device': asdict(device),
+            'sha256': entry.document['sha256'],
+            'checked': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+            'errors': dict(errors),
+        }
+        try:
+            text = json.dumps(document, indent=2) + '\n'
+            atomic_write(_verification(entry, device), text)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def quarantine(self, entry: Entry, reason: str) -> None:
+        """Take an engine out of use and keep it with the reason; a cache that fails is kept."""
+        target = self.directory / 'quarantine' / entry.directory.name
+        try:
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(entry.directory, target)
+            atomic_write(target / 'reason.txt', reason + '\n')
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def quarantined(self, key: EngineKey) -> str:
+        """Return why the engine of this key is in quarantine, or an empty string."""
+        directory = self.directory / 'quarantine' / key.digest
+        if not directory.is_dir():
+            return ''
+        try:
+            return (directory / 'reason.txt').read_text(encoding='utf-8').strip()
+        except OSError:
+            return 'it failed its check'
+
+    def entries(self) -> list[Entry]:
+        """Return all engines that may be used; damaged sidecars are passed over."""
+        try:
+            directories = sorted(self.directory.iterdir())
+        except OSError:
+            return []
+        entries = (_read(directory) for directory in directories)
+        return [entry for entry in entries if entry is not None]
+
+    def quarantined_entries(self) -> list[Entry]:
+        """Return the engines in quarantine."""
+        return EngineCache(self.directory / 'quarantine').entries()
+
+    def purge(self) -> int:
+        """
+        Delete every engine, quarantined ones too; return how many.
+
+        Raises
+        ------
+        CacheError
+            If one cannot be deleted.
+
+        """
+        entries = [*self.entries(), *self.quarantined_entries()]
+        try:
+            # All of it, so that what a power cut or an older version left goes too.
+            for path in self.directory.iterdir() if self.directory.is_dir() else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return len(entries)
+
+
+def _read(directory: Path) -> Entry | None:
+    # Names with a dot are entries in the making.
+    if directory.name.startswith('.'):
+        return None
+    try:
+        document = json.loads((directory / SIDECAR_FILE).read_text(encoding='utf-8'))
+        key = EngineKey.from_json(document['key'])
+        entry = Entry(directory, key, document)
+        valid = isinstance(document['sha256'], str) and entry.size >= 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return entry if valid and key.digest == directory.name else None
+
+
+def _last_use(entry: Entry) -> float:
+    try:
+        return (entry.directory / SIDECAR_FILE).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _verification(entry: Entry, device: Device) -> Path:
+    text = json.dumps(asdict(device), sort_keys=True)
+    return entry.directory / f'verified-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json'
