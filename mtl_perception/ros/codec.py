@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mtl_perception.camera import CameraModel
-from mtl_perception.geometry.cloud import Cloud, CLOUD_FIELDS
+from mtl_perception.geometry.cloud import CLOUD_FIELDS
 from mtl_perception.image_codec import (
     decode_compressed,
     decode_image,
@@ -166,12 +166,6 @@ class CloudMessage:
             self.message.height, self.message.width = height, width
             self.message.row_step = self.message.point_step * width
         return np.frombuffer(self.message.data, np.float32).reshape(shape)
-
-
-def cloud_from_message(message: PointCloud2) -> Cloud:
-    """Read a cloud that this package published, without a copy."""
-    shape = message.height, message.width, len(CLOUD_FIELDS)
-    return Cloud(np.frombuffer(message.data, np.float32).reshape(shape))
 
 
 def camera_info_message(header: Header, camera: CameraModel) -> CameraInfo:

@@ -99,12 +99,6 @@ class Mailbox(Generic[Item]):
         with self._condition:
             self._closed = False
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called last."""
-        with self._condition:
-            return self._closed
-
     def counts(self) -> MailboxCounts:
         """Return all counts of one and the same moment."""
         with self._condition:

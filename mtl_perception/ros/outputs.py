@@ -59,7 +59,7 @@ def image_outputs(task: Task) -> tuple[ImageOutput, ...]:
         values = maps.maps.get(name)
         return None if values is None else task.colourise(values)
 
-    if task.kind == 'semantic':
+    if task.label_set is not None:
         return (
             ImageOutput(f'{name}/image_raw', 'mono8', name, finished),
             ImageOutput(

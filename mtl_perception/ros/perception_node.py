@@ -145,7 +145,7 @@ class PerceptionNode(LifecycleNode):
         tasks = self._engine.manifest.tasks
         self._outputs = Outputs(self, tasks, self._report_mismatch)
         self._label_infos = [
-            LabelInfoPublisher(self, task) for task in tasks if task.kind == 'semantic'
+            LabelInfoPublisher(self, task) for task in tasks if task.label_set is not None
         ]
         focal = self.get_parameter('assume_focal_px').value or None
         # With an assumed focal length, or without a depth task, a missing camera is no problem.
