@@ -54,7 +54,6 @@ def _direct(
         if light.normal is not None:
             facing = -(towards @ np.asarray(light.normal, np.float32))
             form *= facing / np.sqrt(np.maximum(squared, closest))
-            form[facing <= 0] = 0
         lit = np.flatnonzero((cosine > 0) & (form > 1e-4))
         free = ~shadows.is_blocked(points[lit], towards[lit], 0.98)
         received[lit[free]] += form[lit[free]]

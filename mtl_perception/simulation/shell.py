@@ -102,17 +102,22 @@ def _wall_face(shop: Workshop, wall: Wall, height: float, material: int) -> None
     strip(place, wall.length, 0.0, height)
 
 
-def _reveal(shop: Workshop, hole: Opening, depth: float, material: int, floor: int) -> None:
-    """Line the inside of an opening: jambs, head, and the sill or threshold."""
+def _reveal(shop: Workshop, hole: Opening, depth: float, material: int) -> None:
+    """Line the inside of an opening: jambs, head, and the sill of one above the floor."""
     width, tall = hole.end - hole.start, hole.top - hole.bottom
     add = shop.builder
     rectangle(add, (hole.start, -depth, hole.top), (0, depth, 0), (0, 0, -tall), material)
     rectangle(add, (hole.end, 0.0, hole.top), (0, -depth, 0), (0, 0, -tall), material)
     rectangle(add, (hole.start, -depth, hole.top), (width, 0, 0), (0, depth, 0), material)
-    if hole.bottom == 0.0:
-        add.begin('floor')
-        material = floor
-    rectangle(add, (hole.start, 0.0, hole.bottom), (width, 0, 0), (0, -depth, 0), material)
+    if hole.bottom > 0.0:
+        rectangle(add, (hole.start, 0.0, hole.bottom), (width, 0, 0), (0, -depth, 0), material)
+
+
+def _threshold(shop: Workshop, hole: Opening, depth: float, floor: int) -> None:
+    """Carry the floor on through an opening."""
+    shop.builder.begin('floor')
+    width = hole.end - hole.start
+    rectangle(shop.builder, (hole.start, 0.0, 0.0), (width, 0, 0), (0, -depth, 0), floor)
 
 
 def _frame(
@@ -184,6 +189,7 @@ def _door(shop: Workshop, hole: Opening, leaf: int, frame: int) -> None:
     x0, x1 = sorted((side, side + turn))
     box(add, (x0, 0.005, 1.035), (x1, 0.025, 1.055), shop.chrome)
     box(add, (side - 0.01, -0.02, 1.035), (side + 0.01, 0.01, 1.055), shop.chrome)
+    _reveal(shop, hole, 0.1, frame)
     casing(shop, hole, frame)
 
 
@@ -251,12 +257,13 @@ def build_shell(shop: Workshop, room: Room, daylight: Daylight) -> None:
             for hole in wall.openings:
                 if hole.kind == 'window':
                     add.begin('wall')
-                    _reveal(shop, hole, _REVEAL, face, floor)
+                    _reveal(shop, hole, _REVEAL, face)
                     _window(shop, wall, hole, daylight, trim)
                 elif hole.kind == 'door':
-                    _reveal(shop, hole, 0.1, trim, floor)
+                    _threshold(shop, hole, 0.1, floor)
                     _door(shop, hole, leaf, trim)
                 else:
                     add.begin('door')
                     casing(shop, hole, trim)
-                    _reveal(shop, hole, PARTITION / 2, trim, floor)
+                    _reveal(shop, hole, PARTITION / 2, trim)
+                    _threshold(shop, hole, PARTITION / 2, floor)
