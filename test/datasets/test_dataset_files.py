@@ -73,7 +73,7 @@ def test_a_file_that_was_cut_in_the_download_is_named(tmp_path, suffix, share):
         read_rgb(path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=strategies.binary(max_size=200))
 def test_bytes_that_are_no_image_end_in_an_error_with_the_name(tmp_path_factory, data):
     path = tmp_path_factory.mktemp('fuzz') / 'noise.bin'
