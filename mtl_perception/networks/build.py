@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mtl_perception.networks.backbones import build_backbone
 from mtl_perception.networks.baselines import MultiTaskBaseline, SingleTaskBaseline
 from mtl_perception.networks.demt import DeMT, DeMTGlobal
+from mtl_perception.networks.densemtl import DenseMTL
 from mtl_perception.networks.errors import NetworkError
 from mtl_perception.networks.mti_net import MTINet
 from mtl_perception.networks.network import Encoder, MODES, Network
@@ -26,6 +27,7 @@ SYSTEMS: dict[str, type[Network]] = {
     'mti_net': MTINet,
     'demt': DeMT,
     'demt_global': DeMTGlobal,
+    'densemtl': DenseMTL,
 }
 
 
