@@ -42,8 +42,10 @@ EXTRAS = {
         'lightning>=2.4,<3',
         'onnx>=1.16',
         'onnxscript>=0.5',
+        'pillow>=9',
         'rosbags>=0.11,<0.12',
         'rosbags-image>=0.10,<0.11',
+        'scipy>=1.10',
         'timm==1.0.31',
         'torch>=2.8,<2.15',
         'torchmetrics>=1.4',
@@ -62,7 +64,6 @@ EXTRAS = {
         'pytest>=8',
         'pytest-timeout>=2.3',
         'ruff>=0.6',
-        'scipy>=1.10',
         'types-PyYAML',
     ],
 }

@@ -48,6 +48,8 @@ _EXTRAS = {
     'timm': 'train',
     'lightning': 'train',
     'torchmetrics': 'train',
+    'scipy': 'train',
+    'PIL': 'train',
     'open3d': 'map',
     'rerun': 'viewer',
     'cv2': 'cpu',
