@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 import warnings
 
@@ -87,11 +88,12 @@ class Scorer:
             if task is None or task.name not in maps.maps or not _is_annotated(kind, target):
                 continue
             try:
-                # Calling a metric gives this frame's values and counts them in the total.
-                values = self._metrics[task.name](
-                    _as_tensor(kind, maps.maps[task.name], is_target=False),
-                    _as_tensor(kind, target, is_target=True),
-                )
+                with _one_thread():
+                    # Calling a metric gives this frame's values and counts them in the total.
+                    values = self._metrics[task.name](
+                        _as_tensor(kind, maps.maps[task.name], is_target=False),
+                        _as_tensor(kind, target, is_target=True),
+                    )
             except MetricError as error:
                 notes.append(f'{task.name}: {error}')
                 continue
@@ -136,6 +138,17 @@ class Scorer:
                 metric, higher_is_better = HEADLINES[kind]
                 return task.name, metric, higher_is_better
         return None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: sums this small wait longer for a second than they take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _is_annotated(kind: str, target: npt.NDArray[Any]) -> bool:
