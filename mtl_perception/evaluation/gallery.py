@@ -18,7 +18,7 @@ import numpy.typing as npt
 _TILE_HEIGHT = 240
 _LARGEST_ERROR = 0.5  # of the true depth, where the error picture is brightest
 _INVALID = 128  # grey
-_USUAL_FRAMES = 600  # where a damaged bag does not say how many it holds
+_USUAL_FRAMES = 100  # where a damaged bag does not say how many it holds
 
 
 @dataclass(frozen=True, eq=False)
