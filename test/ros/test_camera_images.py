@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 pytest.importorskip('rclpy')
-from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
 
 pytestmark = pytest.mark.ros
 

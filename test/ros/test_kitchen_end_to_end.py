@@ -48,7 +48,7 @@ def test_every_output_of_a_real_kitchen_is_what_it_says(
         'live', '--model', small_bundle, '--ros-args', *REMAPS, '-p', 'use_sim_time:=true'
     )
     live.wait_for_output('runs', 30)
-    player = start_command('camera', f'bag:{bag}', '--rate', 0.25, '--wait', 20)
+    player = start_command('camera', f'bag:{bag}', '--rate', 0.1, '--wait', 20)
     subscriber.wait(120)
     report = json.loads(subscriber.output.partition('report ')[2] or 'null')
     assert report is not None, subscriber.output + live.output
