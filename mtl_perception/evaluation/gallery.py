@@ -40,8 +40,8 @@ class Gallery:
         self._tasks = tasks
         self._rows = rows
         self._step = max(1, (frame_count or _USUAL_FRAMES) // rows)
-        # Neighbours look alike: the frames of a sheet are at least this far apart.
-        self._apart = max(1, (frame_count or _USUAL_FRAMES) // (5 * rows))
+        # Neighbours look alike: each stretch of this many frames gives one at most.
+        self._stretch = max(1, (frame_count or _USUAL_FRAMES) // (5 * rows))
         self._samples: list[_Ranked] = []
         self._ranked: dict[str, list[_Ranked]] = {'worst': [], 'best': []}
 
@@ -66,7 +66,8 @@ class Gallery:
             return
         for name, value in (('worst', goodness), ('best', -goodness)):
             kept = self._ranked[name]
-            near = [entry for entry in kept if abs(entry.index - index) < self._apart]
+            stretch = index // self._stretch
+            near = [entry for entry in kept if entry.index // self._stretch == stretch]
             rivals = near or (kept[-1:] if len(kept) == self._rows else [])
             if any(value >= rival.value for rival in rivals):
                 continue
