@@ -42,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help='what the camera shows, as in `camera --help`: rooms, video:PATH, device:N, '
         'images:DIR or bag:PATH (default: rooms)',
     )
-    parser.add_argument('--rate', type=float, default=10.0, help='camera frames per second')
+    parser.add_argument(
+        '--rate', type=float,
+        help='camera frames per second, as in `camera --help` (default: the source decides)',
+    )
     parser.add_argument('--seed', type=int, default=1, help='which rooms are rendered')
     parser.add_argument(
         '--duration', type=float, metavar='S',
@@ -95,7 +98,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _camera_arguments(arguments: argparse.Namespace) -> list[str]:
-    result = [arguments.camera, '--rate', str(arguments.rate)]
+    result = [arguments.camera]
+    if arguments.rate is not None:
+        result += ['--rate', str(arguments.rate)]
     if arguments.camera == 'rooms':
         result += ['--seed', str(arguments.seed)]
     return result
