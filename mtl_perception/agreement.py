@@ -6,21 +6,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import LABELLED_KINDS, PROBABILITY_KINDS, Task
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+
+def _limits(labels: float, depth: float, normals: float, probability: float) -> dict[str, float]:
+    return {
+        **dict.fromkeys(LABELLED_KINDS, labels),
+        'depth': depth,
+        'normals': normals,
+        **dict.fromkeys(PROBABILITY_KINDS, probability),
+    }
+
+
 # What two fp32 engines may differ by, in the units of `disagreement`.
-FP32_TOLERANCE = {'semantic': 1e-4, 'depth': 1e-3, 'normals': 0.1, 'edges': 1.5 / 255.0}
+FP32_TOLERANCE = _limits(labels=1e-4, depth=1e-3, normals=0.1, probability=1.5 / 255.0)
 
 # What an engine may be off, by its precision. Half precision moves labels and depth at the
 # borders of things, where two answers are nearly equal; the largest difference is met there.
 TOLERANCES = {
     'fp32': FP32_TOLERANCE,
-    'fp16': {'semantic': 0.02, 'depth': 0.05, 'normals': 3.0, 'edges': 0.1},
-    'bf16': {'semantic': 0.05, 'depth': 0.2, 'normals': 10.0, 'edges': 0.2},
+    'fp16': _limits(labels=0.02, depth=0.05, normals=3.0, probability=0.1),
+    'bf16': _limits(labels=0.05, depth=0.2, normals=10.0, probability=0.2),
 }
 
 
@@ -39,15 +49,15 @@ def _normals(reference: Array, maps: Array) -> float:
     return float(np.percentile(np.degrees(angle), 99))
 
 
-def _edges(reference: Array, maps: Array) -> float:
+def _probability(reference: Array, maps: Array) -> float:
     return float(np.max(np.abs(maps.astype(np.float32) - reference.astype(np.float32))) / 255.0)
 
 
 _BY_KIND: dict[str, Callable[[Array, Array], float]] = {
-    'semantic': _labels,
+    **dict.fromkeys(LABELLED_KINDS, _labels),
     'depth': _depth,
     'normals': _normals,
-    'edges': _edges,
+    **dict.fromkeys(PROBABILITY_KINDS, _probability),
 }
 
 
@@ -57,9 +67,9 @@ def disagreement(
     """
     Return by task name how far `maps` are from `reference`; NaN where a map holds NaN.
 
-    semantic: the share of pixels with another label; depth: the largest relative difference;
-    normals: the 99th percentile of the angle, degrees; edges: the largest difference of
-    probability.
+    semantic and parts: the share of pixels with another label; depth: the largest relative
+    difference; normals: the 99th percentile of the angle, degrees; edges and saliency: the
+    largest difference of probability.
     """
     return {
         task.name: _BY_KIND[task.kind](reference[task.name], maps[task.name]) for task in tasks

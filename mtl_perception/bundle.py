@@ -33,6 +33,7 @@ from mtl_perception.manifest import (
     WEIGHTS_FILE,
 )
 from mtl_perception.onnx_export import export_onnx
+from mtl_perception.tasks import LABELLED_KINDS
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -140,7 +141,7 @@ def _label_scale_cost(
         .mean()
         .item()
         for task in manifest.tasks
-        if task.kind == 'semantic'
+        if task.kind in LABELLED_KINDS
     ]
     return max(shares, default=0.0)
 

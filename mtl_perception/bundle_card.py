@@ -30,6 +30,8 @@ def _describe(task: Task, manifest: Manifest) -> str:
         )
     elif task.kind == 'normals':
         content = 'unit vectors, optical frame (x right, y down, z forward)'
+    elif task.kind == 'saliency':
+        content = 'probability of belonging to what draws the eye'
     else:
         content = f'probability of {(task.edge_meaning or "").replace("_", " ")}'
     return f'| `{task.name}` | {task.kind} | {width}x{height} | {content} |'

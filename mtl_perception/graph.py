@@ -11,11 +11,11 @@ from __future__ import annotations
 from mtl_perception.manifest import Manifest
 from mtl_perception.networks.decoding import (
     decode_depth,
-    decode_edges,
     decode_normals,
+    decode_probability,
     decode_semantic,
 )
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import LABELLED_KINDS, Task
 import torch
 from torch import nn, Tensor
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class PerceptionGraph(nn.Module):
         :param depth_scale: float32 (B,)
         :returns: per task: labels uint8 (B, h, w) and their confidence float32 (B, h, w) at
             label size; depth float32 (B, H, W) metres along Z; normals float32 (B, H, W, 3),
-            unit, optical frame; edges uint8 (B, H, W), probability times 255
+            unit, optical frame; edges and saliency uint8 (B, H, W), probability times 255
         """
         # The cast comes first: compilers lack a permutation of bytes.
         pixels = image.to(torch.float32).permute(0, 3, 1, 2)
@@ -67,14 +67,14 @@ class PerceptionGraph(nn.Module):
         return tuple(maps)
 
     def _finish(self, task: Task, raw: Tensor, depth_scale: Tensor) -> tuple[Tensor, ...]:
-        size = self._label_size if task.kind == 'semantic' else self._size
+        size = self._label_size if task.kind in LABELLED_KINDS else self._size
         if tuple(raw.shape[-2:]) != size:
             raw = F.interpolate(raw.float(), size=size, mode='bilinear', align_corners=False)
-        if task.kind == 'semantic':
+        if task.kind in LABELLED_KINDS:
             return decode_semantic(raw)
         if task.kind == 'depth':
             return (decode_depth(raw, self._depth_range_m, depth_scale),)
         if task.kind == 'normals':
             return (decode_normals(raw, depth_scale).permute(0, 2, 3, 1),)
         # 0.5 is added because the cast cuts off the fraction.
-        return ((decode_edges(raw) * 255.0 + 0.5).to(torch.uint8),)
+        return ((decode_probability(raw) * 255.0 + 0.5).to(torch.uint8),)

@@ -17,7 +17,7 @@ from typing import Any
 
 from mtl_perception.files import atomic_write
 from mtl_perception.manifest_checks import BundleError, check_manifest, plain_json, refuse
-from mtl_perception.tasks import Task, TaskError
+from mtl_perception.tasks import LABELLED_KINDS, Task, TaskError
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = 'bundle.json'
@@ -32,7 +32,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def confidence_name(task: Task) -> str:
-    """Return the name of the confidence map that goes with the labels of a semantic task."""
+    """Return the name of the confidence map that goes with the labels of a task."""
     return f'{task.name}_confidence'
 
 
@@ -83,7 +83,7 @@ class Manifest:
         names = []
         for task in self.tasks:
             names.append(task.name)
-            if task.kind == 'semantic':
+            if task.kind in LABELLED_KINDS:
                 names.append(confidence_name(task))
         return tuple(names)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 
-from mtl_perception.agreement import disagreement
-from mtl_perception.tasks import standard_tasks
+from mtl_perception.agreement import disagreement, TOLERANCES
+from mtl_perception.tasks import KINDS, load_label_set, standard_tasks, Task
 import numpy as np
 
 TASKS = standard_tasks('rooms')
@@ -50,3 +50,18 @@ def test_nan_is_never_agreement() -> None:
     reference = {'depth': np.ones((1, 2, 2), np.float32)}
     maps = {'depth': np.full((1, 2, 2), np.nan, np.float32)}
     assert math.isnan(disagreement(TASKS[1:2], reference, maps)['depth'])
+
+
+def test_parts_are_judged_as_labels_and_saliency_as_probability() -> None:
+    tasks = (
+        Task('parts', 'parts', label_set=load_label_set('pascal_parts7')),
+        Task('saliency', 'saliency'),
+    )
+    reference = {task.name: np.zeros((1, 4, 5), np.uint8) for task in tasks}
+    maps = {name: values.copy() for name, values in reference.items()}
+    maps['parts'][0, 0, :2] = 6
+    maps['saliency'][0, 0, 0] = 51
+    errors = disagreement(tasks, reference, maps)
+    np.testing.assert_allclose((errors['parts'], errors['saliency']), (2 / 20, 51 / 255))
+    for limits in TOLERANCES.values():
+        assert set(limits) == set(KINDS)

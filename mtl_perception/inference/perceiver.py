@@ -14,7 +14,7 @@ from mtl_perception.inference.engine import Engine, InferenceError
 from mtl_perception.inference.finishing import MapFinisher
 from mtl_perception.inference.fitting import FittedGeometry
 from mtl_perception.manifest import confidence_name
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.values import Frame, PerceptionMaps
 import numpy as np
 import numpy.typing as npt
@@ -100,7 +100,7 @@ class Perceiver:
             if wanted is None or task.name in wanted:
                 finished[task.name] = self._finish(task, maps[task.name][0], finisher)
             name = confidence_name(task)
-            if task.kind == 'semantic' and (wanted is None or name in wanted):
+            if task.kind in LABELLED_KINDS and (wanted is None or name in wanted):
                 step = self._manifest.label_step
                 confidence[task.name] = finisher.linear(maps[name][0], step)
         ended = time.perf_counter()
@@ -153,7 +153,7 @@ class Perceiver:
     def _finish(
         self, task: Task, values: npt.NDArray[Any], finisher: MapFinisher
     ) -> npt.NDArray[Any]:
-        if task.kind == 'semantic':
+        if task.kind in LABELLED_KINDS:
             return finisher.labels(values, self._manifest.label_step)
         if task.kind == 'normals':
             return finisher.normals(values)

@@ -63,9 +63,11 @@ def describe_errors(manifest: Manifest, errors: Mapping[str, float]) -> str:
     """Return the errors in words, with the unit of each task's kind."""
     words = {
         'semantic': '{:.2%} other labels',
+        'parts': '{:.2%} other labels',
         'depth': '{:.2%} largest relative difference',
         'normals': '{:.2g} degrees (99th percentile)',
         'edges': '{:.3f} largest difference of probability',
+        'saliency': '{:.3f} largest difference of probability',
     }
     return ', '.join(
         f'{task.name} {words[task.kind].format(errors[task.name])}' for task in manifest.tasks

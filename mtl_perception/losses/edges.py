@@ -8,7 +8,9 @@ from torch import Tensor
 import torch.nn.functional as F
 
 
-def edges_balanced_loss(raw: Tensor, target: Tensor, positive_weight: float = 0.95) -> Tensor:
+def edges_balanced_loss(
+    raw: Tensor, target: Tensor, positive_weight: float | Tensor = 0.95
+) -> Tensor:
     """
     Mean over the annotated pixels of the weighted binary cross-entropy (MTI-Net, DeMT).
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mtl_perception.losses.task_loss import loss_for, LossError, task_loss
 from mtl_perception.networks.outputs import Outputs
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import PROBABILITY_KINDS, Task
 from mtl_perception.values import UNLABELLED
 import torch
 from torch import Tensor
@@ -16,7 +16,14 @@ import torch.nn.functional as F
 
 # At equal weights the losses differ by orders of magnitude; these are the weights of the
 # PAD-Net, MTI-Net and DeMT configurations.
-PUBLISHED_WEIGHTS = {'semantic': 1.0, 'depth': 1.0, 'normals': 10.0, 'edges': 50.0}
+PUBLISHED_WEIGHTS = {
+    'semantic': 1.0,
+    'parts': 2.0,
+    'depth': 1.0,
+    'normals': 10.0,
+    'edges': 50.0,
+    'saliency': 5.0,
+}
 AUXILIARY_AT = ('label', 'prediction')
 
 
@@ -33,8 +40,9 @@ def shrink_target(task: Task, target: Tensor, size: tuple[int, int]) -> Tensor:
     Bring a target down to the size of a coarse prediction.
 
     Labels, depth and normals take the nearest pixel (a mean would invent classes and surfaces
-    between two objects). Edges become the share of edge pixels in the cell: with it the loss
-    equals the mean over the cell's pixels, where the nearest pixel would miss thin lines.
+    between two objects). Edges and saliency become the share of such pixels in the cell: with it
+    the loss equals the mean over the cell's pixels, where the nearest pixel would miss thin
+    lines.
 
     :param target: (B, H, W), for normals (B, 3, H, W)
     :param size: (h, w)
@@ -42,7 +50,7 @@ def shrink_target(task: Task, target: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(target.shape[-2:]) == size:
         return target
-    if task.kind == 'edges':
+    if task.kind in PROBABILITY_KINDS:
         annotated = (target != UNLABELLED).float()[:, None]
         share = F.adaptive_avg_pool2d((target == 1).float()[:, None], size)
         covered = F.adaptive_avg_pool2d(annotated, size)

@@ -9,6 +9,7 @@ from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.losses.depth import depth_l1_loss, depth_log_l1_loss
 from mtl_perception.losses.edges import edges_balanced_loss
 from mtl_perception.losses.normals import normals_cosine_loss, normals_l1_loss
+from mtl_perception.losses.saliency import saliency_balanced_loss
 from mtl_perception.losses.semantic import semantic_loss
 from mtl_perception.tasks import Task
 from torch import Tensor
@@ -19,9 +20,11 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 # kind -> name -> loss; the first name of a kind is what the MTI-Net code uses.
 LOSSES: Mapping[str, Mapping[str, LossFunction]] = {
     'semantic': {'cross_entropy': semantic_loss},
+    'parts': {'cross_entropy': semantic_loss},
     'depth': {'l1': depth_l1_loss, 'log_l1': depth_log_l1_loss},
     'normals': {'l1': normals_l1_loss, 'cosine': normals_cosine_loss},
     'edges': {'balanced': edges_balanced_loss},
+    'saliency': {'balanced': saliency_balanced_loss},
 }
 
 

@@ -7,6 +7,8 @@ from mtl_perception.metrics.depth import DepthMetric
 from mtl_perception.metrics.edges import EdgesMetric
 from mtl_perception.metrics.errors import MetricError
 from mtl_perception.metrics.normals import NormalsMetric
+from mtl_perception.metrics.parts import PartsMetric
+from mtl_perception.metrics.saliency import SaliencyMetric
 from mtl_perception.metrics.semantic import SemanticMetric
 from mtl_perception.tasks import Task
 from torchmetrics import Metric
@@ -14,9 +16,11 @@ from torchmetrics import Metric
 # kind -> (key in compute(), whether higher is better)
 HEADLINES = {
     'semantic': ('miou', True),
+    'parts': ('miou', True),
     'depth': ('abs_rel', False),
     'normals': ('mean_deg', False),
     'edges': ('f_best_tolerance', True),
+    'saliency': ('max_f_pooled', True),
 }
 
 
@@ -32,11 +36,15 @@ def metric_for(task: Task) -> Metric:
     """
     if task.kind == 'semantic':
         return SemanticMetric(task.channels)
+    if task.kind == 'parts':
+        return PartsMetric(task.channels)
     if task.kind == 'depth':
         return DepthMetric()
     if task.kind == 'normals':
         return NormalsMetric()
     if task.kind == 'edges':
         return EdgesMetric()
+    if task.kind == 'saliency':
+        return SaliencyMetric()
     msg = f'task {task.name!r} is of kind {task.kind!r}, which has no metric'
     raise MetricError(msg)

@@ -3,13 +3,13 @@
 
 Raw conventions, per task kind (B images, any resolution h x w):
 
-* semantic: C logits, one per class.
+* semantic and parts: C logits, one per class.
 * depth: one channel, the natural logarithm of the depth in metres along Z that a camera with the
   reference focal length would see. A log channel is positive by construction and gives near and
   far surfaces the same relative resolution over the whole 0.2 to 20 m of a room.
 * normals: an unnormalised 3-vector in the optical frame (x right, y down, z forward), again as
   seen by the reference focal length.
-* edges: one logit.
+* edges and saliency: one logit.
 
 All decoders leave half precision first: ``exp``, ``normalize`` (its epsilon is zero in fp16) and
 ``sigmoid`` are cheap and lose accuracy there.
@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+import torch.nn.functional as F
 
 
 def decode_semantic(raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,9 +78,9 @@ def decode_normals(raw: Tensor, depth_scale: Tensor | None = None) -> Tensor:
     return vectors
 
 
-def decode_edges(raw: Tensor) -> Tensor:
+def decode_probability(raw: Tensor) -> Tensor:
     """
-    Decode edge logits into probabilities.
+    Decode the logits of edges or saliency into probabilities.
 
     :param raw: logits (B, 1, h, w)
     :returns: probability float32 (B, h, w)

@@ -15,11 +15,21 @@ import numpy.typing as npt
 
 # The kinds whose maps hold class ids; parts are the parts of objects, the rest background.
 LABELLED_KINDS = ('semantic', 'parts')
+# The kinds whose maps hold probabilities; their targets are 0, 1, or 255 = not annotated.
+PROBABILITY_KINDS = ('edges', 'saliency')
 _CHANNELS = {'depth': 1, 'normals': 3, 'edges': 1, 'saliency': 1}
 KINDS = (*LABELLED_KINDS, *_CHANNELS)
 EDGE_MEANINGS = ('contours', 'label_borders', 'depth_jumps')
 
-__all__ = ['EDGE_MEANINGS', 'KINDS', 'LABELLED_KINDS', 'Task', 'TaskError', 'standard_tasks']
+__all__ = [
+    'EDGE_MEANINGS',
+    'KINDS',
+    'LABELLED_KINDS',
+    'PROBABILITY_KINDS',
+    'Task',
+    'TaskError',
+    'standard_tasks',
+]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.training.augmentation import augment
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.focal import depth_scale, reference_depth, reference_normals
@@ -70,7 +70,7 @@ def _checked_labels(sample: Sample, task: Task, values: Any) -> Any:
 
 def _to_tensor(sample: Sample, task: Task, scale: float) -> Tensor:
     values = sample.targets[task.name]
-    if task.kind == 'semantic':
+    if task.kind in LABELLED_KINDS:
         values = _checked_labels(sample, task, values)
     elif task.kind == 'depth':
         values = reference_depth(values, scale)

@@ -10,7 +10,7 @@ import lightning as L
 from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
 from mtl_perception.pictures import Picture, Tile, titled_grid, write_png
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import PROBABILITY_KINDS, Task
 from mtl_perception.training.data import Batch
 from mtl_perception.training.scoring import finished_maps
 import numpy as np
@@ -22,9 +22,9 @@ def _picture(task: Task, values: Tensor, *, is_target: bool) -> Picture:
     array = values.numpy()
     if task.kind == 'normals':
         array = array.transpose(1, 2, 0)
-    elif task.kind == 'edges' and is_target:
+    elif task.kind in PROBABILITY_KINDS and is_target:
         array = np.where(array == 1, 255, 0).astype(np.uint8)
-    elif task.kind == 'edges':
+    elif task.kind in PROBABILITY_KINDS:
         array = np.rint(array * 255).astype(np.uint8)
     return task.colourise(array)
 

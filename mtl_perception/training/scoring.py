@@ -10,7 +10,7 @@ from typing import Any
 from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
 from mtl_perception.metrics.task_metric import metric_for
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import LABELLED_KINDS, PROBABILITY_KINDS, Task
 from mtl_perception.training.data import Batch
 from mtl_perception.values import UNLABELLED
 import torch
@@ -24,18 +24,18 @@ def finished_maps(graph: PerceptionGraph, manifest: Manifest, batch: Batch) -> d
     Run the graph of the bundle and arrange its maps as the metrics take them.
 
     :returns: by task name, at network size: labels (B, H, W); depth (B, H, W) metres; normals
-        (B, 3, H, W); edge probability (B, H, W)
+        (B, 3, H, W); probability of edges and saliency (B, H, W)
     """
     outputs = dict(zip(graph.output_names, graph(batch.image, batch.depth_scale)))
     maps = {}
     for task in manifest.tasks:
         values = outputs[task.name]
-        if task.kind == 'semantic' and manifest.label_step > 1:
+        if task.kind in LABELLED_KINDS and manifest.label_step > 1:
             step = manifest.label_step
             values = values.repeat_interleave(step, 1).repeat_interleave(step, 2)
         elif task.kind == 'normals':
             values = values.movedim(-1, 1)
-        elif task.kind == 'edges':
+        elif task.kind in PROBABILITY_KINDS:
             values = values.float() / 255
         maps[task.name] = values
     return maps
@@ -72,7 +72,8 @@ class TrainingMean:
     """
     What frames look like on average, pixel by pixel and over all pixels.
 
-    Per pixel: the most frequent class, the mean depth, the mean normal, the share of edges.
+    Per pixel: the most frequent class, the mean depth, the mean normal, the share of edges
+    or salience.
     A score near these says that the network does not use the image.
     """
 
@@ -91,7 +92,7 @@ class TrainingMean:
                 continue
             target = batch.targets[task.name]
             sums, counts = self._sums[task.name], self._counts[task.name]
-            if task.kind == 'semantic':
+            if task.kind in LABELLED_KINDS:
                 for label in range(task.channels):
                     sums[label] += (target == label).sum(0)
                 continue
@@ -112,7 +113,7 @@ class TrainingMean:
             if not per_pixel:
                 sums = sums.sum((1, 2), keepdim=True).expand_as(sums)
                 counts = counts.sum().expand_as(counts)
-            if task.kind == 'semantic':
+            if task.kind in LABELLED_KINDS:
                 maps[task.name] = sums.argmax(0)
             elif task.kind == 'normals':
                 maps[task.name] = sums

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from mtl_perception.losses.task_loss import loss_for, LossError, LOSSES, task_loss
-from mtl_perception.tasks import standard_tasks
+from mtl_perception.tasks import load_label_set, standard_tasks, Task
 import numpy as np
 import pytest
 import torch
@@ -130,3 +130,45 @@ def test_unknown_loss_and_misshapen_target_are_refused():
         loss_for(DEPTH, 'huber')
     with pytest.raises(LossError, match=r"'normals'.*\(2, 5, 7\).*\(B, 3, H, W\)"):
         task_loss(NORMALS, torch.zeros(B, 3, H, W), torch.zeros(B, H, W))
+
+
+PARTS = Task('parts', 'parts', label_set=load_label_set('pascal_parts7'))
+SALIENCY = Task('saliency', 'saliency')
+
+
+def test_parts_are_classes_that_leave_255_out():
+    raw = RNG.normal(size=(B, 7, H, W))
+    target = RNG.integers(0, 7, (B, H, W)).astype(np.uint8)
+    target[1, 1:] = 255
+    values = []
+    for b, y, x in _pixels():
+        if target[b, y, x] != 255:
+            logits = raw[b, :, y, x]
+            values.append(math.log(np.exp(logits).sum()) - logits[target[b, y, x]])
+    loss = task_loss(PARTS, torch.tensor(raw), torch.tensor(target))
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
+
+
+def test_saliency_weighs_by_the_share_of_the_other_side_in_the_batch():
+    raw = RNG.normal(size=(B, 1, H, W))
+    target = (RNG.random((B, H, W)) < 0.2).astype(np.uint8)
+    target[0, :, 3] = 255
+    known = [pixel for pixel in _pixels() if target[pixel] != 255]
+    weight = np.mean([target[pixel] == 0 for pixel in known])
+    values = []
+    for b, y, x in known:
+        p = 1 / (1 + math.exp(-raw[b, 0, y, x]))
+        hit = target[b, y, x] == 1
+        values.append(-weight * math.log(p) if hit else -(1 - weight) * math.log(1 - p))
+    loss = task_loss(SALIENCY, torch.tensor(raw), torch.tensor(target))
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
+
+
+@pytest.mark.parametrize('task', [PARTS, SALIENCY], ids=lambda task: task.name)
+def test_no_annotated_part_or_salient_pixel_gives_zero_with_a_gradient(task):
+    raw = torch.randn(1, task.channels, 4, 4, requires_grad=True)
+    loss = task_loss(task, raw, torch.full((1, 4, 4), 255, dtype=torch.uint8))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert raw.grad is not None
+    assert not bool(raw.grad.any())

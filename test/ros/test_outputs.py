@@ -46,6 +46,14 @@ def test_two_tasks_of_one_kind_have_topics_of_their_own() -> None:
             [('up/image_raw', '32FC3'), ('up_color/image_raw', 'rgb8')],
         ),
         (Task('rims', 'edges', edge_meaning='depth_jumps'), [('rims/image_raw', 'mono8')]),
+        (Task('attention', 'saliency'), [('attention/image_raw', 'mono8')]),
+        (
+            Task('limbs', 'parts', label_set=CROPS),
+            [
+                ('limbs/image_raw', 'mono8'), ('limbs/confidence', '32FC1'),
+                ('limbs_color/image_raw', 'rgb8'),
+            ],
+        ),
     ],
 )
 def test_topics_begin_with_the_name_of_the_task(
