@@ -13,6 +13,7 @@ from mtl_perception.networks.demt import DeMT, DeMTGlobal
 from mtl_perception.networks.densemtl import DenseMTL
 from mtl_perception.networks.errors import NetworkError
 from mtl_perception.networks.mti_net import MTINet
+from mtl_perception.networks.mtl_segformer import MTLSegFormer
 from mtl_perception.networks.network import Encoder, MODES, Network
 from mtl_perception.networks.pad_net import PADNet
 from torch import nn
@@ -28,6 +29,7 @@ SYSTEMS: dict[str, type[Network]] = {
     'demt': DeMT,
     'demt_global': DeMTGlobal,
     'densemtl': DenseMTL,
+    'mtl_segformer': MTLSegFormer,
 }
 
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-attention from one task's map to the reduced maps of all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn, Tensor
+from torch.nn import functional
+
+
+class ReducedCrossAttention(nn.Module):
+    """
+    softmax(Q K^T / sqrt(d)) V: every pixel of a task asks all positions of all other tasks.
+
+    Keys and values have weights of their own for every source and are averaged over blocks of
+    ``reduction`` x ``reduction`` pixels; the softmax runs over the tokens of all sources at once,
+    so that places and tasks compete. Multi-head, with an output projection.
+    """
+
+    def __init__(
+        self, channels: int, sources: Sequence[str], heads: int = 4, reduction: int = 8
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.reduction = reduction
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.ModuleDict(
+            {source: nn.Conv2d(channels, 2 * channels, 1) for source in sources}
+        )
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, target: Tensor, sources: Mapping[str, Tensor]) -> Tensor:
+        """Map the target (B, C, H, W) and the sources' maps to what was found, (B, C, H, W)."""
+        keys, values = [], []
+        for name, layer in self.key_value.items():
+            reduced = functional.avg_pool2d(
+                sources[name], self.reduction, ceil_mode=True, count_include_pad=False
+            )
+            key, value = layer(reduced).chunk(2, 1)
+            keys.append(self._split(key))
+            values.append(self._split(value))
+        found = functional.scaled_dot_product_attention(
+            self._split(self.query(target)), torch.cat(keys, 2), torch.cat(values, 2)
+        )  # (B, heads, H*W, d)
+        return self.project(found.transpose(2, 3).reshape(target.shape))
+
+    def _split(self, feature: Tensor) -> Tensor:
+        """Turn a map (B, C, H, W) into tokens per head (B, heads, H*W, C / heads)."""
+        return feature.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)
