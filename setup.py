@@ -6,7 +6,8 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = 'mtl_perception'
-COMMANDS = ('demo', 'live', 'camera', 'rooms', 'train', 'replay', 'benchmark', 'models')
+COMMANDS = ('demo', 'live', 'camera', 'rooms', 'train', 'compile', 'replay', 'benchmark',
+            'models')
 
 # What a robot gets from rosdep (package.xml) comes from PyPI where there is no ROS. Upper
 # bounds name what has been tested; docs/compatibility.md tells what differs between them.

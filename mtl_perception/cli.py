@@ -31,6 +31,7 @@ COMMANDS = {
     'camera': Command('mtl_perception.ros.camera_command', 'publish a camera, video, bag, rooms'),
     'rooms': Command('mtl_perception.datasets.rooms_command', 'render labelled rooms'),
     'train': Command('mtl_perception.training.command', 'train a network, write a bundle'),
+    'compile': Command('mtl_perception.inference.compile_command', 'build an engine beforehand'),
     'replay': Command('mtl_perception.evaluation.replay_command', 'score a model on a rosbag'),
     'benchmark': Command('mtl_perception.ros.benchmark_command', 'time every stage of a frame'),
     'models': Command('mtl_perception.networks.command', 'list the networks and what they cost'),
@@ -42,6 +43,8 @@ _EXTRAS = {
     'rosbags': 'ros',
     'onnxruntime': 'cpu',
     'openvino': 'openvino',
+    'onnx': 'tensorrt-rtx',
+    'tensorrt_rtx': 'tensorrt-rtx',
     'embreex': 'rooms',
     'trimesh': 'rooms',
     'torch': 'train',
@@ -130,6 +133,7 @@ live = _console_script('live')
 camera = _console_script('camera')
 rooms = _console_script('rooms')
 train = _console_script('train')
+compile = _console_script('compile')
 replay = _console_script('replay')
 benchmark = _console_script('benchmark')
 models = _console_script('models')

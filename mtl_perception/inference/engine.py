@@ -41,8 +41,13 @@ class InferenceError(MtlPerceptionError):
 class Engine(Protocol):
     """Runs the graph of one bundle; used by one thread at a time, closed by whoever opened it."""
 
-    name: str
-    manifest: Manifest
+    @property
+    def name(self) -> str:
+        """Which of `ENGINES` it is."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of its bundle."""
 
     def run(
         self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]

@@ -10,6 +10,7 @@ from threading import Lock
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from mtl_perception.inference.serving import EngineStatus
 from mtl_perception.ros import qos
 from mtl_perception.ros.mailbox import MailboxCounts
 import numpy as np
@@ -52,6 +53,7 @@ class Snapshot:
 
     state: str  # of the lifecycle: unconfigured, inactive, active, finalized
     engine: str = ''
+    engine_status: EngineStatus | None = None
     model: str = ''
     counts: MailboxCounts = field(default_factory=MailboxCounts)
     unheard: int = 0  # frames not even taken, as nobody subscribed to an output
@@ -95,7 +97,13 @@ def diagnose(now: Snapshot, before: Snapshot, elapsed_s: float) -> tuple[bytes, 
         return DiagnosticStatus.WARN, f'no metric depth: {now.camera_problem}'
     if now.mismatch != before.mismatch:
         return DiagnosticStatus.WARN, now.mismatch
-    return DiagnosticStatus.OK, f'running at {processed / elapsed_s:.1f} Hz'
+    text, status = f'running at {processed / elapsed_s:.1f} Hz', now.engine_status
+    if status is not None and status.state == 'failed':
+        reason = f'{status.serving} serves instead of {status.wanted}: {status.why}'
+        return DiagnosticStatus.WARN, f'{text}; {reason}'
+    if status is not None and status.state == 'building':
+        text += f' on {status.serving} while {status.wanted} is built, {status.elapsed_s:.0f} s'
+    return DiagnosticStatus.OK, text
 
 
 def key_values(now: Snapshot, before: Snapshot, elapsed_s: float) -> dict[str, str]:
@@ -110,6 +118,7 @@ def key_values(now: Snapshot, before: Snapshot, elapsed_s: float) -> dict[str, s
     values = {
         'state': now.state,
         'engine': now.engine,
+        **_engine_values(now.engine_status),
         'model': now.model,
         'rate_hz': f'{processed / elapsed_s:.2f}',
         'received': str(counts.received - counts.in_flight),
@@ -123,6 +132,17 @@ def key_values(now: Snapshot, before: Snapshot, elapsed_s: float) -> dict[str, s
         values[f'{stage}_ms'] = f'{median:.2f}'
     values['last_error'] = now.last_error
     return values
+
+
+def _engine_values(status: EngineStatus | None) -> dict[str, str]:
+    if status is None:
+        return {}
+    return {
+        'engine_wanted': status.wanted,
+        'engine_state': status.state,
+        'engine_build_s': f'{status.elapsed_s:.1f}',
+        'engine_why': status.why,
+    }
 
 
 class DiagnosticsPublisher:

@@ -11,7 +11,8 @@ import traceback
 from typing import Any
 
 from mtl_perception.errors import MtlPerceptionError
-from mtl_perception.inference import Engine, open_engine, Perceiver, PerceiverConfig
+from mtl_perception.inference import Perceiver, PerceiverConfig
+from mtl_perception.inference.serving import ServingEngine
 from mtl_perception.manifest import default_bundle
 from mtl_perception.ros import qos
 from mtl_perception.ros.camera_infos import CameraInfos
@@ -52,7 +53,7 @@ class PerceptionNode(LifecycleNode):
         self._mismatch = ''
         self._unheard = 0
         self._last_image_s = 0.0
-        self._engine: Engine | None = None
+        self._engine: ServingEngine | None = None
         self._outputs: Outputs | None = None
         self._label_infos: list[LabelInfoPublisher] = []
         self._pipeline: FramePipeline | None = None
@@ -137,10 +138,14 @@ class PerceptionNode(LifecycleNode):
     def _configure(self) -> None:
         model = self.get_parameter('model').value
         bundle = Path(model).expanduser() if model else default_bundle()
-        self._engine = open_engine(
+        precision = self.get_parameter('engine_precision').value
+        self._engine = ServingEngine(
             bundle,
             self.get_parameter('engine').value,
             threads=self.get_parameter('threads').value or None,
+            precision=None if precision == 'default' else precision,
+            build=self.get_parameter('engine_build').value,
+            say=self._say_of_engine,
         )
         tasks = self._engine.manifest.tasks
         self._outputs = Outputs(self, tasks, self._report_mismatch)
@@ -215,6 +220,11 @@ class PerceptionNode(LifecycleNode):
     def _report_camera(self, problem: str) -> None:
         self._camera_problems.report('camera', f'no metric depth and no cloud: {problem}')
 
+    def _say_of_engine(self, text: str) -> None:
+        # A build may end while the node does.
+        if self.context.ok():
+            self.get_logger().info(text)
+
     def _report_mismatch(self, text: str) -> None:
         self._mismatch = text
         self.get_logger().error(text)
@@ -224,6 +234,7 @@ class PerceptionNode(LifecycleNode):
         return Snapshot(
             state=self._state,
             engine='' if self._engine is None else self._engine.name,
+            engine_status=None if self._engine is None else self._engine.status(),
             model='' if self._engine is None else self._engine.manifest.name,
             counts=self._mailbox.counts(),
             unheard=self._unheard,

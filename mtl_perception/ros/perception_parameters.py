@@ -6,7 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtl_perception.geometry.cloud import COLOR_MODES
-from mtl_perception.inference.engine import ENGINES
+from mtl_perception.inference.engine import AUTO, ENGINES, PRECISIONS
+from mtl_perception.inference.serving import BUILD_MODES
 from mtl_perception.ros.parameters import declare_parameters, ParameterSpec, Value
 from rclpy.node import Node
 
@@ -20,8 +21,23 @@ PARAMETERS = (
     ParameterSpec(
         'engine',
         'onnxruntime',
-        'What runs the network.',
-        choices=tuple(ENGINES),
+        'What runs the network; auto takes the best that can run here.',
+        choices=(AUTO, *ENGINES),
+        read_only=True,
+    ),
+    ParameterSpec(
+        'engine_precision',
+        'default',
+        'Precision that the engine computes in; each has its own default.',
+        choices=('default', *PRECISIONS),
+        read_only=True,
+    ),
+    ParameterSpec(
+        'engine_build',
+        'background',
+        'When to build a compiled engine that is not in the cache: background serves with another '
+        'one meanwhile, blocking builds before the first frame, never leaves the other serving.',
+        choices=BUILD_MODES,
         read_only=True,
     ),
     ParameterSpec(

@@ -341,7 +341,7 @@ def test_a_mismatch_is_quarantined_and_not_built_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(RecordedEngine, 'SHIFT', 0.05)
-    with pytest.raises(EngineMismatchError, match='depth is 0.05 away, allowed are 0.001'):
+    with pytest.raises(EngineMismatchError, match=r'depth is 0\.05 away, allowed are 0\.001'):
         open_recorded()
     assert cache.entries() == []
     assert len(cache.quarantined_entries()) == 1
@@ -502,7 +502,7 @@ def test_a_real_engine_in_half_precision_that_is_too_far_off_falls(
     pytest.importorskip('openvino')
     # Random weights on noise: bf16 turns the normals by more than it may.
     said: list[str] = []
-    with pytest.raises(InferenceError, match='normals is .* away, allowed are 10'):
+    with pytest.raises(InferenceError, match=r'normals is .* away, allowed are 10'):
         open_engine(
             small_bundle, 'openvino', precision='bf16', cache=cache, threads=1, say=said.append
         )

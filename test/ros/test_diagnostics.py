@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip('rclpy')
+from mtl_perception.inference.serving import EngineStatus
 from mtl_perception.ros.diagnostics import diagnose, FrameTimings, key_values, Snapshot
 from mtl_perception.ros.mailbox import MailboxCounts
 
@@ -64,6 +65,18 @@ SOME_REFUSED = MailboxCounts(received=110, processed=97, dropped=6, refused=7)
         ),
         (replace(RUNNING, camera_problem='K is zero'), WARN, 'no metric depth: K is zero'),
         (replace(RUNNING, mismatch='incompatible QoS'), WARN, 'incompatible QoS'),
+        (
+            replace(RUNNING, engine_status=EngineStatus('torch', 'tensorrt', 'building', 41.7)),
+            OK,
+            'running at 5.0 Hz on torch while tensorrt is built, 42 s',
+        ),
+        (
+            replace(
+                RUNNING, engine_status=EngineStatus('torch', 'tensorrt', 'failed', 3.0, 'no GPU')
+            ),
+            WARN,
+            'running at 5.0 Hz; torch serves instead of tensorrt: no GPU',
+        ),
     ],
 )
 def test_level_and_message(now: Snapshot, level: bytes, text: str | None) -> None:
@@ -80,6 +93,18 @@ def test_received_is_always_the_sum_of_the_fates() -> None:
         112, 100, 8, 4,
     ]  # fmt: skip
     assert values['in_flight'] == '2'
+
+
+def test_the_engine_that_serves_is_named_with_the_reason() -> None:
+    status = EngineStatus('torch', 'tensorrt', 'building', 41.72, 'it is not in the cache yet')
+    values = key_values(
+        replace(RUNNING, engine='torch', engine_status=status), BEFORE, elapsed_s=2.0
+    )
+    assert values['engine'] == 'torch'
+    assert values['engine_wanted'] == 'tensorrt'
+    assert values['engine_state'] == 'building'
+    assert values['engine_build_s'] == '41.7'
+    assert values['engine_why'] == 'it is not in the cache yet'
 
 
 def test_medians_are_of_the_latest_frames() -> None:

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compile`: build an engine before it is needed, list what is built, delete it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+import re
+from typing import Any
+
+from mtl_perception.inference.cache import EngineCache, Entry
+from mtl_perception.inference.compiled import build_engine, engine_key, open_compiled
+from mtl_perception.inference.device import Device
+from mtl_perception.inference.engine import (
+    check_precision,
+    COMPILED_ENGINES,
+    InferenceError,
+    PRECISIONS,
+)
+from mtl_perception.manifest import default_bundle, load_manifest
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_EXAMPLE = """examples:
+  python3 -m mtl_perception compile --engine openvino
+      for this processor, checked against the reference and kept for the live node
+  python3 -m mtl_perception compile --model bundles/mine --engine tensorrt-rtx \\
+      --target sm86,sm89,sm120 --precision fp16 --out engines
+      for GPUs that are not here; copy `engines` to the robot's ~/.cache/mtl_perception/engines
+  python3 -m mtl_perception compile --list
+"""
+_AHEAD = ('tensorrt-rtx',)
+
+
+def _targets(text: str) -> list[str]:
+    names = text.lower().split(',')
+    for name in names:
+        if not re.fullmatch(r'sm\d{2,3}', name):
+            raise argparse.ArgumentTypeError(f'{name!r} is not a compute capability such as sm89')
+    return names
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f'{text!r} is not height x width such as 480x640')
+    return int(match[1]), int(match[2])
+
+
+def _batch(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r'([1-9]\d*)(?::([1-9]\d*))?', text)
+    low, high = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
+    if not 1 <= low <= high:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a range of batches such as 1:4')
+    return low, high
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python3 -m mtl_perception compile',
+        description='Build an engine of a bundle and keep it in the engine cache. On the device '
+        'it is meant for it is checked against the fp32 reference at once, elsewhere before its '
+        'first use there.',
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--model', type=Path, help='bundle folder (default: the shipped one)')
+    parser.add_argument('--engine', choices=COMPILED_ENGINES, default='openvino')
+    parser.add_argument(
+        '--target', type=_targets, metavar='SM[,SM]',
+        help='compute capabilities to build for without having them (tensorrt-rtx only)',
+    )
+    parser.add_argument('--precision', choices=PRECISIONS, help="default: the engine's own")
+    parser.add_argument(
+        '--size', type=_size, metavar='HxW',
+        help='another input size: the bundle at that size is written beside the engine',
+    )
+    parser.add_argument(
+        '--batch', type=_batch, default=(1, 1), metavar='N[:N]',
+        help='smallest and largest batch (default: 1)',
+    )
+    parser.add_argument('--out', type=Path, help="engine cache (default: the user's own)")
+    parser.add_argument('--list', action='store_true', help='list the engines in the cache')
+    parser.add_argument('--purge', action='store_true', help='delete every engine in the cache')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build an engine, or list or purge the cache; return 0."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.target and arguments.engine not in _AHEAD:
+        parser.error(f'--target goes with --engine {", ".join(_AHEAD)} only')
+    if arguments.batch != (1, 1) and arguments.engine not in _AHEAD:
+        parser.error(f'--batch goes with --engine {", ".join(_AHEAD)} only')
+    console = Console()
+    cache = EngineCache(arguments.out)
+    if arguments.purge:
+        count = cache.purge()
+        console.print(f'{count} engines deleted from {cache.directory}', highlight=False)
+        return 0
+    if arguments.list:
+        _list(console, cache)
+        return 0
+    precision = check_precision(arguments.engine, arguments.precision)
+    model = arguments.model or default_bundle()
+    if arguments.size is not None:
+        model = _resized(model, arguments.size, cache)
+        console.print(f'the bundle at that size is {model}', highlight=False)
+    _build(console, cache, model, precision, arguments)
+    return 0
+
+
+def _build(
+    console: Console, cache: EngineCache, model: Path, precision: str, arguments: Any
+) -> None:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    device = Device('any', ','.join(arguments.target)) if arguments.target else None
+    key = engine_key(
+        model, arguments.engine, precision, batch=arguments.batch, device=device
+    )
+    # Better than after minutes of building for nobody.
+    cache.check_writable()
+    columns = (TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task('build', total=1.0)
+
+        def progress(phase: str, share: float) -> None:
+            bar.update(task, description=phase, completed=share)
+
+        entry, _ = build_engine(model, key, cache, say, progress)
+    if entry is None:
+        msg = f'the engine was built but could not be kept in {cache.directory}'
+        raise InferenceError(msg)
+    _describe(console, entry)
+    if device is not None:
+        say('built without its device: it is checked before its first use there')
+        return
+    open_compiled(
+        model, arguments.engine, threads=None, precision=precision, cache=cache, build=False,
+        say=say,
+    ).close()  # fmt: skip
+    errors = cache.verified(entry, key.device)
+    say(f'checked on {key.device}' if errors is not None else 'not kept: it failed its check')
+
+
+def _describe(console: Console, entry: Entry) -> None:
+    report = entry.document['report']
+    console.print(
+        f"{entry.key.engine} {entry.key.precision} of {entry.document['model']}: "
+        f"{entry.size / 1e6:.1f} MB, {report.get('layers', '?')} layers, built in "
+        f"{report.get('seconds', 0.0):.1f} s",
+        highlight=False,
+    )
+    if counts := report.get('layers_by_precision'):
+        words = ', '.join(f'{count} {name}' for name, count in counts.items())
+        console.print(f'layers by the type they compute in: {words}', highlight=False)
+    console.print(f'kept in {entry.directory}', highlight=False, soft_wrap=True)
+
+
+def _list(console: Console, cache: EngineCache) -> None:
+    entries = [(entry, '') for entry in cache.entries()]
+    entries += [(entry, 'in quarantine') for entry in cache.quarantined_entries()]
+    table = Table('model', 'engine', 'size', 'batch', 'device', 'MB', 'built', 'state')
+    for entry, state in entries:
+        key = entry.key
+        checks = len(list(entry.directory.glob('verified-*.json')))
+        table.add_row(
+            str(entry.document.get('model', '?')),
+            f'{key.engine} {key.precision}',
+            f'{key.network_size[0]}x{key.network_size[1]}',
+            ':'.join(str(number) for number in key.batch),
+            str(key.device),
+            f'{entry.size / 1e6:.1f}',
+            str(entry.document.get('built', '?')),
+            state or (f'checked on {checks}' if checks else 'not checked yet'),
+        )
+    console.print(table)
+    total = sum(entry.size for entry, _ in entries) / 1e6
+    console.print(f'{len(entries)} engines, {total:.1f} MB in {cache.directory}', highlight=False)
+
+
+def _resized(model: Path, size: tuple[int, int], cache: EngineCache) -> Path:
+    """Write the bundle at another input size (this needs torch) and return its directory."""
+    manifest = load_manifest(model)
+    if manifest.network_size == size:
+        return model
+    import cv2
+    from mtl_perception.bundle import load_network, save_bundle
+    from mtl_perception.manifest import CHECK_FILE
+    from safetensors.numpy import load_file
+
+    network, _ = load_network(model)
+    image = load_file(model / CHECK_FILE)['input.image'][0]
+    height, width = size
+    name = f'{manifest.name}_{height}x{width}'
+    # Depth is learned for a focal length in pixels: that of the network's input, at any size.
+    resized = replace(manifest, name=name, network_size=size, scores={}, files={})
+    target = cache.directory.parent / 'bundles' / name
+    save_bundle(network, resized, target, cv2.resize(image, (width, height)))
+    return target

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT through torch_tensorrt: Jetson, data-centre and desktop GPUs; not run on a GPU yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mtl_perception.inference.cache import Built
+from mtl_perception.inference.device import Device, nvidia_gpu_present
+from mtl_perception.inference.engine import check_inputs, InferenceError
+from mtl_perception.inference.tensorrt_runtime import gpu, missing_for_gpu, TensorRtRuntime
+from mtl_perception.manifest import load_manifest
+import numpy as np
+import numpy.typing as npt
+
+
+def _library() -> Any:
+    """Return torch_tensorrt; it queries the GPU while it is imported."""
+    try:
+        import torch_tensorrt
+    except ImportError as error:
+        msg = f'the engine tensorrt cannot be imported ({error}); pip install torch-tensorrt'
+        raise InferenceError(msg) from error
+    # Without a driver torch raises RuntimeError or AssertionError in the middle of the import.
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        msg = f'the engine tensorrt needs an NVIDIA GPU with a driver: {reason}'
+        raise InferenceError(msg) from error
+    return torch_tensorrt
+
+
+def _runtime_library() -> Any:
+    """Return TensorRT itself: the RTX wheel brings tensorrt_rtx, the other one tensorrt."""
+    from importlib import import_module
+
+    _library()
+    for name in ('tensorrt_rtx', 'tensorrt'):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    msg = 'the engine tensorrt lacks the TensorRT libraries; pip install torch-tensorrt'
+    raise InferenceError(msg)
+
+
+class TensorRtEngine:
+    """
+    Runs what torch_tensorrt made of the bundle's network, through TensorRT's own runtime.
+
+    TensorRT has no casts to uint8 in this path: labels and edges come out as int32 and are cast
+    here. Parameters and errors are those of `TensorRtRtxEngine`.
+    """
+
+    name = 'tensorrt'
+    precisions = ('fp32',)
+
+    @staticmethod
+    def unavailable() -> str:
+        """Return why this engine cannot run here, or an empty string."""
+        return missing_for_gpu('torch_tensorrt') if nvidia_gpu_present() else 'no NVIDIA GPU'
+
+    @staticmethod
+    def libraries() -> dict[str, str]:
+        """Return the versions that the serialised engine depends on."""
+        import torch
+
+        library, runtime = _library(), _runtime_library()
+        return {
+            'torch': torch.__version__,
+            'torch_tensorrt': str(library.__version__),
+            runtime.__name__: str(runtime.__version__),
+        }
+
+    @staticmethod
+    def device() -> Device:
+        """Return the GPU in use; raises InferenceError if there is none."""
+        return gpu('tensorrt')
+
+    @staticmethod
+    def build(
+        directory: Path,
+        precision: str,
+        batch: tuple[int, int],
+        device: Device,
+        progress: Callable[[str, float], None] = lambda phase, share: None,
+    ) -> Built:
+        """
+        Lower the network with torch_tensorrt and build it for the GPU in this machine.
+
+        Raises
+        ------
+        InferenceError
+            If torch_tensorrt cannot build it.
+
+        """
+        import torch
+
+        library = _library()
+        from mtl_perception.bundle import load_network
+        from mtl_perception.graph import PerceptionGraph
+
+        network, manifest = load_network(directory)
+        graph = PerceptionGraph(network, manifest).eval().cuda()
+        height, width = manifest.network_size
+        inputs = (
+            torch.zeros((1, height, width, 3), dtype=torch.uint8, device='cuda'),
+            torch.ones((1,), device='cuda'),
+        )
+        progress('build', 0.0)
+        try:
+            program = export_with_integers(graph, inputs)
+            content = library.dynamo.convert_exported_program_to_serialized_trt_engine(
+                program, arg_inputs=inputs, require_full_compilation=True
+            )
+        except Exception as error:  # torch_tensorrt's errors share no base
+            msg = f'torch_tensorrt {library.__version__} builds no engine: {error}'
+            raise InferenceError(msg) from error
+        progress('build', 1.0)
+        return Built(bytes(content))
+
+    def __init__(
+        self, directory: Path, content: bytes, precision: str, threads: int | None = None
+    ) -> None:
+        self.manifest = load_manifest(directory)
+        self.device()
+        shapes = {'image': (1, *self.manifest.network_size, 3), 'depth_scale': (1,)}
+        self._runtime: Any = TensorRtRuntime(_runtime_library(), content, shapes)
+
+    def run(
+        self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the maps by output name (see `Engine.run`); one image at a time."""
+        check_inputs(self.manifest, image, depth_scale)
+        names = self.manifest.output_names
+        rows = []
+        for index in range(len(image)):
+            part = slice(index, index + 1)
+            maps = self._runtime.run({'image': image[part], 'depth_scale': depth_scale[part]})
+            # torch_tensorrt names outputs output0, output1 ... in the order of the graph.
+            rows.append(dict(zip(names, maps.values())))
+        result = {name: np.concatenate([row[name] for row in rows]) for name in names}
+        return {
+            name: values.astype(np.uint8) if values.dtype == np.int32 else values
+            for name, values in result.items()
+        }
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        self._runtime.close()
+
+    def __enter__(self) -> TensorRtEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def export_with_integers(graph: Any, inputs: tuple[Any, ...]) -> Any:
+    """Export the graph with int32 outputs where it has uint8, which TensorRT cannot cast to."""
+    import torch
+
+    program = torch.export.export(graph, inputs)
+    module = program.module()
+    for node in module.graph.nodes:
+        node.args = tuple(torch.int32 if one is torch.uint8 else one for one in node.args)
+        if node.kwargs.get('dtype') is torch.uint8:
+            node.kwargs = {**node.kwargs, 'dtype': torch.int32}
+    module.recompile()
+    return torch.export.export(module, inputs)

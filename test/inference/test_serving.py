@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames are served from the first moment, and the engines change between two of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+import sys
+from threading import Event, Thread
+import time
+
+from mtl_perception.inference import InferenceError, open_engine
+from mtl_perception.inference.cache import EngineCache
+from mtl_perception.inference.device import nvidia_gpu_present
+from mtl_perception.inference.serving import ServingEngine
+from mtl_perception.manifest import BundleError
+import numpy as np
+import pytest
+
+pytest.importorskip('onnxruntime')
+SCALE = np.ones(1, np.float32)
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    """Return an empty cache."""
+    return EngineCache(tmp_path / 'engines')
+
+
+def wait_for(serving: ServingEngine, state: str, timeout_s: float = 120.0) -> None:
+    """Wait until the build is over."""
+    deadline = time.monotonic() + timeout_s
+    while serving.status().state != state:
+        assert time.monotonic() < deadline, serving.status()
+        time.sleep(0.05)
+
+
+def test_a_plain_engine_serves_and_nothing_is_built(
+    small_bundle: Path, cache: EngineCache
+) -> None:
+    with ServingEngine(small_bundle, 'onnxruntime', cache=cache) as serving:
+        status = serving.status()
+        assert (status.serving, status.wanted, status.state) == ('onnxruntime',) * 2 + ('ready',)
+        with open_engine(small_bundle) as alone:
+            wanted = alone.run(IMAGE, SCALE)
+        for name, values in serving.run(IMAGE, SCALE).items():
+            np.testing.assert_array_equal(values, wanted[name])
+    assert not cache.directory.exists()
+
+
+@pytest.mark.slow
+def test_frames_go_on_while_it_is_built_and_after(small_bundle: Path, cache: EngineCache) -> None:
+    pytest.importorskip('openvino')
+    said: list[str] = []
+    options = {'threads': 1, 'cache': cache, 'say': said.append}
+    with ServingEngine(small_bundle, 'openvino', **options) as serving:  # type: ignore[arg-type]
+        status = serving.status()
+        assert (status.serving, status.state) == ('onnxruntime', 'building')
+        reference = serving.run(IMAGE, SCALE)
+        ended, names, failures = Event(), [], []
+
+        def frames() -> None:
+            while not ended.is_set():
+                try:
+                    maps = serving.run(IMAGE, SCALE)
+                    names.append(serving.name)
+                    np.testing.assert_allclose(maps['depth'], reference['depth'], rtol=1e-3)
+                except Exception as error:
+                    failures.append(error)
+
+        thread = Thread(target=frames)
+        thread.start()
+        wait_for(serving, 'ready')
+        time.sleep(0.3)
+        ended.set()
+        thread.join()
+        assert failures == []
+        assert names[0] == 'onnxruntime'
+        assert names[-1] == 'openvino'
+        # Once exchanged, never back.
+        assert names == sorted(names)
+        status = serving.status()
+        assert (status.serving, status.wanted) == ('openvino', 'openvino')
+        assert status.elapsed_s > 0.5
+        assert 'onnxruntime served until then' in status.why
+    assert any('compile: openvino in fp32 against the fp32 reference' in line for line in said)
+    # From now on it serves from the first frame.
+    with ServingEngine(small_bundle, 'openvino', build='never', cache=cache) as serving:
+        assert serving.status().serving == 'openvino'
+        assert serving.status().state == 'ready'
+
+
+@pytest.mark.slow
+def test_an_engine_that_fails_its_check_leaves_the_fallback_serving(
+    small_bundle: Path, cache: EngineCache
+) -> None:
+    pytest.importorskip('openvino')
+    said: list[str] = []
+    # Random weights on noise: bf16 turns the normals by more than it may.
+    with ServingEngine(
+        small_bundle, 'openvino', precision='bf16', cache=cache, say=said.append
+    ) as serving:
+        wait_for(serving, 'failed')
+        status = serving.status()
+        assert status.serving == 'onnxruntime'
+        assert 'normals is' in status.why
+        assert 'quarantine' in status.why
+        assert serving.run(IMAGE, SCALE)['semantic'].shape == (1, 96, 128)
+    assert any('onnxruntime serves instead of openvino' in line for line in said)
+    # The next start does not try again, and says why.
+    with ServingEngine(small_bundle, 'openvino', precision='bf16', cache=cache) as serving:
+        assert serving.status().state == 'failed'
+        assert 'in quarantine' in serving.status().why
+
+
+def test_never_leaves_the_fallback_and_says_how_to_build(
+    small_bundle: Path, cache: EngineCache
+) -> None:
+    pytest.importorskip('openvino')
+    with ServingEngine(small_bundle, 'openvino', build='never', cache=cache) as serving:
+        status = serving.status()
+    assert (status.serving, status.state) == ('onnxruntime', 'failed')
+    assert f'compile --model {small_bundle} --engine openvino' in status.why
+
+
+def test_a_missing_library_is_named_and_the_fallback_serves(
+    small_bundle: Path, cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    with ServingEngine(small_bundle, 'openvino', cache=cache) as serving:
+        assert serving.status().serving == 'onnxruntime'
+        assert 'pip install openvino' in serving.status().why
+
+
+@pytest.mark.skipif(nvidia_gpu_present(), reason='says what happens without a GPU')
+def test_without_a_gpu_the_fallback_serves(small_bundle: Path, cache: EngineCache) -> None:
+    pytest.importorskip('tensorrt_rtx')
+    pytest.importorskip('cuda.bindings')
+    with ServingEngine(small_bundle, 'tensorrt-rtx', cache=cache) as serving:
+        status = serving.status()
+        assert (status.serving, status.state) == ('onnxruntime', 'failed')
+        assert 'tensorrt-rtx needs an NVIDIA GPU' in status.why
+        serving.run(IMAGE, SCALE)
+
+
+def test_a_build_that_dies_is_reported_with_what_it_said(
+    small_bundle: Path, cache: EngineCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip('openvino')
+    script = tmp_path / 'python'
+    script.write_text('#!/bin/sh\necho out of memory\nexit 9\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(script))
+    with ServingEngine(small_bundle, 'openvino', cache=cache) as serving:
+        wait_for(serving, 'failed')
+        assert serving.status().why == 'the build ended with code 9: out of memory'
+
+
+def test_closing_ends_the_build(
+    small_bundle: Path, cache: EngineCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip('openvino')
+    script = tmp_path / 'python'
+    script.write_text('#!/bin/sh\nexec sleep 100\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(script))
+    serving = ServingEngine(small_bundle, 'openvino', cache=cache)
+    started = time.monotonic()
+    serving.close()
+    assert time.monotonic() - started < 20
+
+
+def test_a_damaged_bundle_is_no_case_for_a_fallback(small_bundle: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(small_bundle, tmp_path / 'copied')
+    (copied / 'weights.safetensors').write_bytes(b'short')
+    with pytest.raises(BundleError, match='weights'):
+        ServingEngine(copied, 'openvino')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'engine': 'onnxruntime', 'build': 'later'}, "build is 'later'; use one of background"),
+        ({'engine': 'none'}, "engine 'none' is unknown"),
+        ({'engine': 'onnxruntime', 'precision': 'fp16'}, "does not compute in 'fp16'"),
+    ],
+)
+def test_senseless_wishes_are_refused(
+    small_bundle: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InferenceError, match=message):
+        ServingEngine(small_bundle, **options)  # type: ignore[arg-type]
