@@ -44,6 +44,7 @@ _EXTRAS = {
     'onnxruntime': 'cpu',
     'openvino': 'openvino',
     'onnx': 'tensorrt-rtx',
+    'matplotlib': 'train',
     'tensorrt_rtx': 'tensorrt-rtx',
     'embreex': 'rooms',
     'trimesh': 'rooms',

@@ -18,6 +18,7 @@ from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.timing import Timings
 from mtl_perception.geometry.cloud import cloud_shape, fused_cloud
 from mtl_perception.image_codec import decode_compressed, decode_image, to_rgb
+from mtl_perception.inference.device import processor
 from mtl_perception.inference.engine import Engine
 from mtl_perception.inference.perceiver import Perceiver
 from mtl_perception.manifest import CHECK_FILE
@@ -32,7 +33,10 @@ LaterStages = Callable[[PerceptionMaps], Mapping[str, float]]
 # All that a raw image costs beside the engine; the JPEG is decoded for comparison only.
 OUTSIDE_ENGINE = ('decode', 'fit', 'finish', 'cloud', 'publish')
 _WARM_UP_FRAMES = 3
-_PACKAGES = ('numpy', 'opencv-python-headless', 'onnxruntime', 'torch', 'ros-rclpy')
+_PACKAGES = (
+    'numpy', 'opencv-python-headless', 'onnxruntime', 'openvino', 'torch', 'tensorrt_rtx',
+    'ros-rclpy',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        'processor': _processor(),
+        'processor': processor().name,
         'cores': os.cpu_count(),
         'cores_available': len(os.sched_getaffinity(0)),
         'load_average_1min': round(os.getloadavg()[0], 2),
@@ -171,16 +175,3 @@ def machine() -> dict[str, Any]:
         'python': platform.python_version(),
         'versions': versions,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        name, _, value = line.partition(':')
-        # ARM boards have no model name; their 'Model' line is the board's.
-        if name.strip() in ('model name', 'Model'):
-            return value.strip()
-    return platform.processor() or platform.machine()

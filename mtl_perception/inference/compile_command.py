@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 import re
 from typing import Any
@@ -19,7 +18,8 @@ from mtl_perception.inference.engine import (
     InferenceError,
     PRECISIONS,
 )
-from mtl_perception.manifest import default_bundle, load_manifest
+from mtl_perception.inference.resizing import resized_bundle
+from mtl_perception.manifest import default_bundle
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     precision = check_precision(arguments.engine, arguments.precision)
     model = arguments.model or default_bundle()
     if arguments.size is not None:
-        model = _resized(model, arguments.size, cache)
+        model = resized_bundle(model, arguments.size, cache.directory.parent / 'bundles')
         console.print(f'the bundle at that size is {model}', highlight=False)
     _build(console, cache, model, precision, arguments)
     return 0
@@ -184,24 +184,3 @@ def _list(console: Console, cache: EngineCache) -> None:
     console.print(table)
     total = sum(entry.size for entry, _ in entries) / 1e6
     console.print(f'{len(entries)} engines, {total:.1f} MB in {cache.directory}', highlight=False)
-
-
-def _resized(model: Path, size: tuple[int, int], cache: EngineCache) -> Path:
-    """Write the bundle at another input size (this needs torch) and return its directory."""
-    manifest = load_manifest(model)
-    if manifest.network_size == size:
-        return model
-    import cv2
-    from mtl_perception.bundle import load_network, save_bundle
-    from mtl_perception.manifest import CHECK_FILE
-    from safetensors.numpy import load_file
-
-    network, _ = load_network(model)
-    image = load_file(model / CHECK_FILE)['input.image'][0]
-    height, width = size
-    name = f'{manifest.name}_{height}x{width}'
-    # Depth is learned for a focal length in pixels: that of the network's input, at any size.
-    resized = replace(manifest, name=name, network_size=size, scores={}, files={})
-    target = cache.directory.parent / 'bundles' / name
-    save_bundle(network, resized, target, cv2.resize(image, (width, height)))
-    return target

@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import product
 import json
 from pathlib import Path
+import sys
 import time
 from typing import Any
 
@@ -35,6 +36,7 @@ from rich.table import Table
 
 _EXAMPLE = """example:
   python3 -m mtl_perception benchmark --threads 1,2 --size 640x480 --json benchmark.json
+`benchmark engines --help` tells how to compare engines, precisions, sizes and batches.
 """
 
 
@@ -86,8 +88,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ['engines']:
+        from mtl_perception.evaluation.engine_benchmark_command import main as compare
+
+        return compare(words[1:])
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(words)
     if arguments.frames < 1:
         parser.error('--frames must be at least 1')
     threads: list[int | None] = arguments.threads or [None]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison of engines as Markdown and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_perception.evaluation.engine_benchmark import EngineRow
+from mtl_perception.files import atomic_write
+from mtl_perception.tasks import Task
+
+_BEGIN, _END = '<!-- engines: begin -->', '<!-- engines: end -->'
+_UNITS = {
+    'semantic': 'other labels', 'depth': 'depth, max', 'normals': 'normals, p99',
+    'edges': 'edges, max',
+}  # fmt: skip
+_FORMATS = {'semantic': '{:.2%}', 'depth': '{:.2%}', 'normals': '{:.2g}°', 'edges': '{:.3f}'}
+
+
+def markdown(
+    rows: Sequence[EngineRow], tasks: Sequence[Task], document: Mapping[str, Any]
+) -> str:
+    """Return the section on engines: where it was measured, and one table per setting."""
+    about = document['machine']
+    versions = ', '.join(f'{name} {value}' for name, value in about['versions'].items() if value)
+    lines = [
+        f"`{document['model']}` ({document['network']}) on {about['processor']}, "
+        f"{about['cores_available']} of {about['cores']} cores, load "
+        f"{about['load_average_1min']}; {document['runs']} runs each, in turn. {versions}.",
+        'Not run on a GPU.' if not document['gpu'] else f"GPU: {document['gpu']}.",
+        '',
+        'Start-up is from the import of the package to the first maps, compiled engines from the '
+        'cache. "x" is how many times faster than torch fp32 (without it, than the first row), '
+        'the median over the rounds. The last columns are the distance from the fp32 reference on '
+        'the check frame.',
+    ]
+    kinds = ' | '.join(f'{task.name}: {_UNITS[task.kind]}' for task in tasks)
+    for setting in dict.fromkeys(row.variant.setting for row in rows):
+        (height, width), batch, threads = setting
+        lines += [
+            '',
+            f'### {height}x{width}, batch {batch}, {threads} thread{"s" * (threads > 1)}',
+            '',
+            f'| engine | ms | x | start-up s | peak MiB | {kinds} |',
+            '|---|---|---|---|---|' + '---|' * len(tasks),
+        ]
+        lines += [_line(row, tasks) for row in rows if row.variant.setting == setting]
+    return '\n'.join(lines) + '\n'
+
+
+def _line(row: EngineRow, tasks: Sequence[Task]) -> str:
+    if row.error:
+        reason = row.error.replace('|', '/')
+        return f'| {row.variant.label} | {reason} |' + ' |' * (3 + len(tasks))
+    errors = ' | '.join(_FORMATS[task.kind].format(row.errors[task.name]) for task in tasks)
+    return (
+        f'| {row.variant.label} | {row.median_ms:.1f} | {row.ratio:.2f} | {row.startup_s:.2f} | '
+        f'{row.peak_memory_mib:.0f} | {errors} |'
+    )
+
+
+def write_section(path: Path, text: str) -> None:
+    """Put `text` between the marks in a Markdown file; without marks it goes to the end."""
+    old = path.read_text(encoding='utf-8') if path.exists() else '# Benchmarks\n\n## Engines\n'
+    section = f'{_BEGIN}\n{text}{_END}\n'
+    before, mark, rest = old.partition(_BEGIN)
+    if mark:
+        section = before + section + rest.partition(_END)[2].lstrip('\n')
+    else:
+        section = f'{old.rstrip()}\n\n{section}'
+    atomic_write(path, section)
+
+
+def plot(rows: Sequence[EngineRow], path: Path) -> None:
+    """Draw the medians as bars, one panel per setting; the format follows the file's name."""
+    import io
+
+    import matplotlib.figure
+
+    able = [row for row in rows if not row.error]
+    settings = list(dict.fromkeys(row.variant.setting for row in able))
+    height = sum(0.6 + 0.28 * sum(row.variant.setting == one for row in able) for one in settings)
+    figure = matplotlib.figure.Figure(figsize=(7.0, height + 0.5), layout='constrained')
+    panels = figure.subplots(len(settings), squeeze=False)[:, 0]
+    for panel, setting in zip(panels, settings):
+        shown = [row for row in able if row.variant.setting == setting][::-1]
+        values = [row.median_ms for row in shown]
+        bars = panel.barh([row.variant.label for row in shown], values, color='#4c78a8')
+        labels = [f' {row.median_ms:.1f} ms, {row.ratio:.2f}x' for row in shown]
+        panel.bar_label(bars, labels, fontsize=8)
+        panel.set_xlim(0, max(values) * 1.35)
+        (rows_px, columns_px), batch, threads = setting
+        panel.set_title(
+            f'{rows_px}x{columns_px}, batch {batch}, threads {threads}', fontsize=9, loc='left'
+        )
+        panel.spines[['top', 'right']].set_visible(False)
+        panel.tick_params(labelsize=8)
+    panels[-1].set_xlabel('milliseconds, median', fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix.lstrip('.') or 'png', dpi=150)
+    atomic_write(path, buffer.getvalue())
