@@ -24,8 +24,8 @@ from mtl_perception.datasets.targets import (
     decode_mask,
     decode_normals,
 )
-from mtl_perception.datasets.thinning import thin
 from mtl_perception.tasks import load_label_set, Task
+from mtl_perception.thinning import thin
 from mtl_perception.values import Array
 import numpy as np
 import numpy.typing as npt

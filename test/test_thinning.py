@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from hypothesis import given, settings, strategies
-from mtl_perception.datasets.thinning import thin
+from mtl_perception.thinning import thin
 import numpy as np
 from scipy import ndimage
 
