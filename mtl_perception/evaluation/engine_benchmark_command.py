@@ -22,7 +22,6 @@ from mtl_perception.inference.engine import engine_class, ENGINES, PRECISIONS
 from mtl_perception.inference.resizing import resized_bundle
 from mtl_perception.manifest import default_bundle, load_manifest
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import track
 
 _EXAMPLE = """example, the one that writes docs/benchmarks.md:
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'rows': [row.to_json() for row in rows],
     }
     text = markdown(rows, manifest.tasks, document)
-    console.print(Markdown(text))
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
     try:
         if arguments.json is not None:
             atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')

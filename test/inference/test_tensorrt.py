@@ -54,7 +54,8 @@ def test_the_real_builder_compiles_ahead_of_time_and_says_what_runs_in_what(
     assert len(content) > 0.4 * (small_bundle / 'weights.safetensors').stat().st_size
     assert main(['--list', '--out', str(engines.directory)]) == 0
     printed = capsys.readouterr().out
-    assert 'not checked' in printed
+    assert 'checked' in printed
+    assert list(entry.directory.glob('verified-*')) == []
     assert '1 engines' in printed
 
 
