@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from mtl_perception.cli import main
+from mtl_perception.inference import serving
 from mtl_perception.manifest import BundleError, Manifest
-from mtl_perception.ros import perception_node
 from mtl_perception.tasks import standard_tasks
 import numpy as np
 
@@ -65,5 +65,5 @@ class FakeEngine:
 
 
 if __name__ == '__main__':
-    perception_node.open_engine = lambda directory, engine, **options: FakeEngine(directory)
+    serving.open_engine = lambda directory, engine, **options: FakeEngine(directory)
     sys.exit(main(['live', *sys.argv[1:]]))

@@ -184,8 +184,8 @@ def test_parameters_are_described_refused_and_applied(
     assert all(len(one.description) > 10 for one in by_name.values())
     fixed = {name for name, one in by_name.items() if one.read_only}
     assert fixed == {
-        'model', 'engine', 'threads', 'autostart', 'image_transport', 'image_is_rectified',
-        'assume_focal_px',
+        'model', 'engine', 'engine_precision', 'engine_build', 'threads', 'autostart',
+        'image_transport', 'image_is_rectified', 'assume_focal_px',
     }  # fmt: skip
     assert (by_name['cloud.stride'].integer_range[0].from_value) == 1
     assert by_name['cloud.color_mode'].additional_constraints == 'one of camera, semantic'
