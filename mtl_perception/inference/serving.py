@@ -87,7 +87,8 @@ class ServingEngine:
         self._threads = threads
         self._cache = cache or EngineCache()
         self._say = say
-        self._lock = Lock()
+        self._lock = Lock()  # of the state; held for moments
+        self._frame_lock = Lock()  # of the engine; held for a whole frame
         self._process: subprocess.Popen[str] | None = None
         self._thread: Thread | None = None
         self._closed = False
@@ -140,8 +141,9 @@ class ServingEngine:
         self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
     ) -> dict[str, npt.NDArray[Any]]:
         """Return the maps by output name (see `Engine.run`)."""
-        # Held for the whole frame: engines are exchanged between two of them.
-        with self._lock:
+        # Engines are exchanged between two frames. `status` takes the other lock: who asks, the
+        # node's executor, must not wait for the frame.
+        with self._frame_lock:
             return self._engine.run(image, depth_scale)
 
     def close(self) -> None:
@@ -211,7 +213,7 @@ class ServingEngine:
         except Exception as error:
             self._fail(str(error))
             return
-        with self._lock:
+        with self._frame_lock, self._lock:
             old, self._engine = self._engine, engine
             self._state, self._elapsed_s = 'ready', time.monotonic() - self._started
             self._why = f'built in the background, {old.name} served until then'

@@ -10,6 +10,7 @@ from threading import Event, Thread
 import time
 
 from mtl_perception.inference import InferenceError, open_engine
+from mtl_perception.inference import serving as serving_module
 from mtl_perception.inference.cache import EngineCache
 from mtl_perception.inference.device import nvidia_gpu_present
 from mtl_perception.inference.serving import ServingEngine
@@ -47,6 +48,37 @@ def test_a_plain_engine_serves_and_nothing_is_built(
         for name, values in serving.run(IMAGE, SCALE).items():
             np.testing.assert_array_equal(values, wanted[name])
     assert not cache.directory.exists()
+
+
+def test_who_asks_for_the_status_does_not_wait_for_the_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = Event(), Event()
+
+    class SlowEngine:
+        name = 'onnxruntime'
+
+        def run(self, image: object, depth_scale: object) -> dict[str, object]:
+            begun.set()
+            assert go_on.wait(20)
+            return {}
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(serving_module, 'open_engine', lambda *_, **__: SlowEngine())
+    with ServingEngine(tmp_path, 'onnxruntime') as serving:
+        frame = Thread(target=serving.run, args=(IMAGE, SCALE))
+        frame.start()
+        assert begun.wait(20)
+        asking = Thread(target=serving.status)
+        asking.start()
+        asking.join(5)
+        waited = asking.is_alive()
+        go_on.set()
+        frame.join()
+        asking.join()
+    assert not waited
 
 
 @pytest.mark.slow
