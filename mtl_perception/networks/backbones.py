@@ -11,6 +11,7 @@ from typing import Any
 from mtl_perception.networks.backbone_weights import load_backbone_weights
 from mtl_perception.networks.errors import NetworkError
 import timm
+import torch
 from torch import nn, Tensor
 from torch.nn import functional
 
@@ -178,6 +179,8 @@ def _build_mix_transformer(name: str, spec: BackboneSpec, pretrained: bool) -> B
             f'backbone {name!r} needs segmentation-models-pytorch; '
             'pip install segmentation-models-pytorch'
         ) from error
-    encoder = get_encoder(spec.source, weights='imagenet' if pretrained else None)
+    # Its schedule of dropped paths reads tensor values, which the 'meta' device does not have.
+    with torch.device('cpu'):
+        encoder = get_encoder(spec.source, weights='imagenet' if pretrained else None)
     channels = tuple(int(width) for width in encoder.out_channels[2:])
     return Backbone(_MixTransformer(encoder), name, channels, (4, 8, 16, 32))

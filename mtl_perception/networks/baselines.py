@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class MultiTaskBaseline(Network):
     """Shared encoder, independent heads; raw maps at 1/4 of the input size."""
 
+    good_for = 'the least work per frame; the yardstick for every exchange between tasks'
+
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
     ) -> None:
@@ -39,6 +41,8 @@ class MultiTaskBaseline(Network):
 
 class SingleTaskBaseline(MultiTaskBaseline):
     """The same network for exactly one task: what every multi-task gain is measured against."""
+
+    good_for = 'one task alone; the reference of every multi-task gain'
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str

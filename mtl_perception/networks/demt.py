@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import ClassVar, TYPE_CHECKING
 
 from mtl_perception.networks.heads import ConvolutionHead
 from mtl_perception.networks.layers.deformable_mixer import DeformableMixer
@@ -34,8 +34,9 @@ class DeMT(Network):
     An auxiliary task takes part in the attention and is supervised while training.
     """
 
+    good_for = 'many tasks on transformer backbones: its exchange grows slowly with their number'
     # Only the first projection and the heads see the backbone's width; both stay moderate.
-    default_neck = ()
+    default_neck: ClassVar[tuple[int, ...]] = ()
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
@@ -95,7 +96,8 @@ class DeMTGlobal(DeMT):
     the 1/4-resolution maps, so that T*N queries meet T*N/64 tokens.
     """
 
-    modes = ('corrected',)
+    good_for = 'scenes where far places explain each other; lighter than demt'
+    modes: ClassVar[tuple[str, ...]] = ('corrected',)
 
     def exchange(self, mixed: dict[str, Tensor], wanted: Sequence[str]) -> dict[str, Tensor]:
         """Add to each wanted task's map (B, C, h, w) what its query finds anywhere."""

@@ -91,6 +91,8 @@ class DenseMTL(Network):
     backbones keep their own strides.
     """
 
+    good_for = 'fine detail at full image size, few tasks, a large GPU'
+
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
     ) -> None:

@@ -61,6 +61,8 @@ class MTINet(Network):
     (ceil(H/4), ceil(W/4)). While training, ``auxiliary`` holds four dictionaries, finest first.
     """
 
+    good_for = 'robots: exchange at four scales for little work; cheap auxiliary tasks'
+
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
     ) -> None:

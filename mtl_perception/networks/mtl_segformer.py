@@ -30,8 +30,9 @@ class MTLSegFormer(Network):
     size (ceil(H/4), ceil(W/4)); auxiliary tasks are decoded from A alone while training.
     """
 
+    good_for = 'several correlated segmentations (our reading: only the abstract is open)'
     # The linear layers grow linearly with the backbone's width: no neck is needed.
-    default_neck = ()
+    default_neck: ClassVar[tuple[int, ...]] = ()
     modes: ClassVar[tuple[str, ...]] = ('corrected',)
 
     def __init__(

@@ -43,6 +43,7 @@ class Network(nn.Module):
     are both, main tasks first, in the order given, which fixes the order of every concatenation.
     """
 
+    good_for: ClassVar[str] = ''
     default_neck: ClassVar[tuple[int, ...]] = DEFAULT_NECK
     modes: ClassVar[tuple[str, ...]] = MODES
 

@@ -33,6 +33,8 @@ class PADNet(Network):
     ``auxiliary`` holds one dictionary with the initial predictions.
     """
 
+    good_for = 'comparison with the literature: one scale, wide features, dear for many tasks'
+
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
     ) -> None:

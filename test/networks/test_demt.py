@@ -257,6 +257,7 @@ def test_the_global_mode_has_no_released_code(four_tasks):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('system', ['demt', 'demt_global'])
 def test_overfits_four_frames(system, four_tasks, overfit, monkeypatch):
     # the same network, narrower, so that it learns within seconds

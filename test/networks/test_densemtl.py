@@ -219,6 +219,7 @@ def test_the_hash_seed_changes_no_system():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_overfits_four_frames(four_tasks, overfit, monkeypatch):
     for name in ('WIDTHS', 'NECK_WITH_STEM'):
         monkeypatch.setattr(densemtl, name, (16, 24, 24, 32, 32))

@@ -83,6 +83,7 @@ def test_auxiliary_tasks_are_supervised_inside_and_inform_the_main_task(classes,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_overfits_four_frames(four_tasks, overfit):
     network = build_network('mti_net', four_tasks, backbone='mobilenetv2_100',
                             neck=(16, 24, 32, 48))

@@ -98,6 +98,7 @@ def test_there_is_no_released_code_to_follow(classes):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_overfits_four_frames(four_tasks, overfit, monkeypatch):
     # the same network, narrower, so that it learns within seconds
     monkeypatch.setattr(mtl_segformer, 'WIDTH', 48)

@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
-from mtl_perception.networks import build_network, NetworkError, SYSTEMS
+from mtl_perception.networks import (
+    build_network,
+    demt,
+    densemtl,
+    mtl_segformer,
+    NetworkError,
+    pad_net,
+    SYSTEMS,
+)
 from mtl_perception.tasks import Task
 import pytest
 import torch
@@ -23,29 +31,61 @@ def test_baseline_sizes_equal_the_released_models(classes):
         assert count == pytest.approx(expected, rel=5e-3)
 
 
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch):
+    """Make the wide systems narrow: sizes and batches do not depend on width."""
+    monkeypatch.setattr(pad_net, 'WIDTH', 32)
+    monkeypatch.setattr(demt, 'WIDTH', 64)
+    monkeypatch.setattr(mtl_segformer, 'WIDTH', 32)
+    for name in ('WIDTHS', 'NECK_WITH_STEM'):
+        monkeypatch.setattr(densemtl, name, (8, 12, 12, 16, 16))
+
+
 @pytest.mark.parametrize('system', MULTI_TASK_SYSTEMS)
 @pytest.mark.parametrize('size', [(64, 64), (75, 101)])
-def test_any_size_gives_quarter_maps(system, size, four_tasks):
+def test_any_image_size_gives_maps_in_task_order(system, size, four_tasks):
     network = build_network(system, four_tasks, backbone='mobilenetv2_100').eval()
     with torch.no_grad():
         maps = network(torch.randn(1, 3, *size)).maps
-    quarter = (-(-size[0] // 4), -(-size[1] // 4))
+    # DenseMTL's own decoder ends at the size of the image, all others at a quarter
+    expected = size if system == 'densemtl' else (-(-size[0] // 4), -(-size[1] // 4))
     assert list(maps) == list(CHANNELS)
     for name, channels in CHANNELS.items():
-        assert maps[name].shape == (1, channels, *quarter)
+        assert maps[name].shape == (1, channels, *expected)
 
 
-@pytest.mark.parametrize('system', MULTI_TASK_SYSTEMS)
-def test_batch_mates_change_nothing(system, four_tasks, randomise):
-    network = randomise(build_network(system, four_tasks, backbone='mobilenetv2_100').eval())
+@pytest.mark.parametrize(('system', 'mode'), [
+    (system, mode) for system in MULTI_TASK_SYSTEMS for mode in SYSTEMS[system].modes
+])
+def test_batch_mates_change_nothing(system, mode, four_tasks, randomise):
+    network = build_network(system, four_tasks, backbone='mobilenetv2_100', mode=mode)
+    randomise(network.eval())
     image = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         together = network(image).maps
         for index in range(3):
             alone = network(image[index : index + 1]).maps
             for name in together:
+                scale = max(1, float(together[name].abs().max()))
                 torch.testing.assert_close(together[name][index], alone[name][0],
-                                           rtol=1e-4, atol=1e-4)
+                                           rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize('system', MULTI_TASK_SYSTEMS)
+@pytest.mark.parametrize('count', [1, 6])
+def test_one_to_six_tasks_with_several_of_a_kind(system, count, classes):
+    tasks = [Task('depth', 'depth'), classes(3, 'crop_rows'), classes(2, 'gaps'),
+             Task('normals', 'normals'), Task('far_depth', 'depth'),
+             Task('edges', 'edges', edge_meaning='contours')][:count]
+    network = build_network(system, tasks, backbone='mobilenetv2_100').train()
+    outputs = network(torch.randn(2, 3, 64, 64))
+    assert [raw.shape[1] for raw in outputs.maps.values()] == [1, 3, 2, 3, 1, 1][:count]
+    total = sum(raw.square().mean() for raw in outputs.maps.values())
+    for scale in outputs.auxiliary:
+        total = total + sum(raw.square().mean() for raw in scale.values())
+    total.backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not without
 
 
 def test_tasks_of_the_baseline_do_not_see_each_other(four_tasks, randomise):

@@ -67,6 +67,7 @@ def test_initial_predictions_are_supervised_while_training(classes):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_overfits_four_frames(four_tasks, overfit, monkeypatch):
     # the same network, narrower, so that it learns within seconds
     monkeypatch.setattr(pad_net, 'WIDTH', 48)

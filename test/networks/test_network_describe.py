@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counted costs against the released codes' own counts, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+
+from mtl_perception.networks import build_network, NetworkError, SYSTEMS
+from mtl_perception.networks.backbones import BACKBONES
+from mtl_perception.networks.command import main
+from mtl_perception.networks.describe import network_cost
+from mtl_perception.tasks import standard_tasks, Task
+import pytest
+
+DEPTH, NORMALS = Task('depth', 'depth'), Task('normals', 'normals')
+EDGES = Task('edges', 'edges', edge_meaning='contours')
+
+
+def published(system, tasks, backbone, size, auxiliary=()):
+    """Count a network in published mode."""
+    return network_cost(system, tasks, backbone=backbone, size=size, mode='published',
+                        auxiliary=auxiliary)
+
+
+@pytest.mark.parametrize(('system', 'count', 'auxiliary', 'gmacs'), [
+    ('single_task', 1, [], 11.37), ('multi_task', 2, [], 12.77), ('mti_net', 2, [], 17.14),
+    ('mti_net', 2, [EDGES, NORMALS], 22.88),
+])
+def test_hrnet_networks_cost_what_the_released_ones_do(system, count, auxiliary, gmacs, classes):
+    """Counts of the MTI-Net repository's code at 480x640."""
+    cost = published(system, [classes(40), DEPTH][:count], 'hrnet_w18_small_v2', (480, 640),
+                     auxiliary)
+    assert cost.flops / 2e9 == pytest.approx(gmacs, rel=0.02)
+
+
+@pytest.mark.parametrize(('count', 'size', 'gflops'), [
+    (2, (480, 640), 561.4), (3, (448, 576), 807.0), (4, (480, 640), 1510.2),
+])
+def test_densemtl_costs_what_the_released_one_does(count, size, gflops, classes):
+    cost = published('densemtl', [classes(40), DEPTH, NORMALS, EDGES][:count], 'resnet101', size)
+    assert cost.flops / 1e9 == pytest.approx(gflops, rel=0.02)
+
+
+def projection_saving(channels, widths, size):
+    """Return the multiply-adds saved by projecting each level before it is enlarged."""
+    pixels = [-(-size[0] // s) * -(-size[1] // s) for s in (4, 8, 16, 32)]
+    return sum(width * channels * (pixels[0] - count) for width, count in zip(widths, pixels))
+
+
+def test_pad_net_costs_the_released_one_less_what_the_projection_saves(classes):
+    size, widths = (480, 640), (18, 36, 72, 144)
+    cost = published('pad_net', [classes(40), DEPTH], 'hrnet_w18_small_v2', size)
+    saved = projection_saving(sum(widths), widths, size)
+    # eval mode leaves out the two initial predictions
+    initial = 256 * 41 * 120 * 160
+    assert (cost.flops / 2 + saved + initial) / 1e9 == pytest.approx(70.25, rel=0.002)
+
+
+@pytest.mark.parametrize(('backbone', 'widths', 'gmacs'), [
+    ('swin_tiny', (96, 192, 384, 768), 128.61), ('hrnet_w18_small_v2', (18, 36, 72, 144), 89.10),
+])
+def test_demt_costs_the_released_one_less_two_exact_savings(backbone, widths, gmacs, classes):
+    size = (425, 560)
+    cost = published('demt', [classes(40), DEPTH, NORMALS, EDGES], backbone, size)
+    tokens = 4 * 107 * 140
+    # the released interaction block computes queries and keys that cannot change its result
+    saved = projection_saving(256, widths, size) + 2 * 256 * 256 * tokens
+    assert (cost.flops / 2 + saved) / 1e9 == pytest.approx(gmacs, rel=0.02)
+
+
+def test_counts_equal_the_built_network(four_tasks):
+    cost = network_cost('mti_net', four_tasks, backbone='mit_b0', size=(64, 96))
+    network = build_network('mti_net', four_tasks, backbone='mit_b0')
+    assert cost.parameters == sum(weight.numel() for weight in network.parameters())
+    assert cost.backbone_parameters == 3319392
+    assert cost.neck_widths == (24, 32, 48, 64)
+    assert cost.tasks == ('semantic', 'depth', 'normals', 'edges')
+
+
+def test_no_combination_explodes():
+    """On the widest backbone a system stays near its cost on a narrow one, thanks to the neck."""
+    tasks = standard_tasks('rooms')
+    for system in (name for name in SYSTEMS if name != 'single_task'):
+        narrow, wide = (
+            network_cost(system, tasks, backbone=name, size=(128, 128))
+            for name in ('mobilenetv2_100', 'resnet101')
+        )
+        own = [cost.parameters - cost.backbone_parameters for cost in (narrow, wide)]
+        assert own[1] < 2.5 * own[0] + 1e6, (system, own)
+
+
+def test_small_images_are_refused(four_tasks):
+    with pytest.raises(NetworkError, match='48x64 is too small; every side needs 64'):
+        network_cost('mti_net', four_tasks, backbone='mit_b0', size=(48, 64))
+
+
+def test_models_prints_json(capsys):
+    assert main(['--system', 'mti_net', 'single_task', '--backbone', 'mobilenetv2_100',
+                 '--size', '64x96', '--json']) == 0
+    costs = json.loads(capsys.readouterr().out)
+    assert [(cost['system'], cost['size']) for cost in costs] == [
+        ('mti_net', [64, 96]), ('single_task', [64, 96])
+    ]
+    network = build_network('mti_net', standard_tasks('rooms'), backbone='mobilenetv2_100')
+    assert costs[0]['parameters'] == sum(weight.numel() for weight in network.parameters())
+    assert 'robots' in costs[0]['good_for']
+
+
+def test_models_prints_tables(capsys):
+    assert main(['--system', 'multi_task', '--backbone', 'mobilenetv2_100', 'mit_b0']) == 0
+    text = capsys.readouterr().out
+    assert 'mobilenetv2_100' in text
+    assert '24/32/48/64' in text
+    assert '240x320' in text
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--size', '240'], "'240' is not HEIGHTxWIDTH"),
+    (['--system', 'mti'], "unknown system 'mti'; known are single_task"),
+    (['--backbone', 'vgg'], "unknown backbone 'vgg'; known are hrnet"),
+    (['--system', 'mtl_segformer', '--mode', 'published'], "has a 'published' mode"),
+])
+def test_bad_arguments_say_what_is_known(arguments, message):
+    with pytest.raises(NetworkError, match=message):
+        main(arguments)
+
+
+def test_every_system_says_what_it_is_good_for():
+    assert all(20 < len(system.good_for) < 90 for system in SYSTEMS.values())
+    assert len(BACKBONES) == 14
