@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mtl_perception.errors import MtlPerceptionError
-from mtl_perception.losses.depth import depth_l1_loss, depth_log_l1_loss
+from mtl_perception.losses.depth import (
+    depth_inverse_berhu_loss,
+    depth_l1_loss,
+    depth_log_l1_loss,
+)
 from mtl_perception.losses.edges import edges_balanced_loss
 from mtl_perception.losses.normals import normals_cosine_loss, normals_l1_loss
 from mtl_perception.losses.saliency import saliency_balanced_loss
@@ -21,9 +26,17 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 LOSSES: Mapping[str, Mapping[str, LossFunction]] = {
     'semantic': {'cross_entropy': semantic_loss},
     'parts': {'cross_entropy': semantic_loss},
-    'depth': {'l1': depth_l1_loss, 'log_l1': depth_log_l1_loss},
+    'depth': {
+        'l1': depth_l1_loss,
+        'log_l1': depth_log_l1_loss,
+        'inverse_berhu': depth_inverse_berhu_loss,
+    },
     'normals': {'l1': normals_l1_loss, 'cosine': normals_cosine_loss},
-    'edges': {'balanced': edges_balanced_loss},
+    'edges': {
+        'balanced': edges_balanced_loss,
+        # DeMT's weight of edge pixels on NYUD-v2.
+        'balanced_0.8': partial(edges_balanced_loss, positive_weight=0.8),
+    },
     'saliency': {'balanced': saliency_balanced_loss},
 }
 

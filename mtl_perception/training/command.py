@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 import os
 from pathlib import Path
-from typing import Any
 
-from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.recipe import expand, load_recipe, Recipe
 
 _EPILOG = """\
@@ -18,6 +16,7 @@ example:
   python3 -m mtl_perception rooms --frames 2400 --seed 0 --out runs/rooms/train
   python3 -m mtl_perception rooms --frames 200 --seed 900000 --out runs/rooms/validation
   python3 -m mtl_perception train --config config/train/rooms_small.yaml --data runs/rooms
+  python3 -m mtl_perception train --config config/train/mti_net_nyud.yaml --dry-run
 
 A run that was stopped goes on where its last checkpoint lies: repeat the command with --resume.
 """
@@ -38,6 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         '--max-steps', type=int, metavar='N', help="train N steps instead of the recipe's number"
     )
     parser.add_argument(
+        '--single-task', metavar='TASK',
+        help="train the recipe's single-task twin: a network for TASK alone, all else equal",
+    )
+    parser.add_argument(
+        '--dry-run', action='store_true',
+        help='build network, loss and optimiser, say what is missing, and stop',
+    )
+    parser.add_argument(
         '--device', default='auto', choices=('auto', 'cpu', 'cuda'),
         help='where to train (default: auto, a GPU where there is one)',
     )
@@ -52,20 +59,6 @@ def _adjusted(recipe: Recipe, max_steps: int | None) -> Recipe:
     return replace(recipe, optimiser=optimiser)
 
 
-def _describe(train: Mapping[str, Any], validation: Mapping[str, Any]) -> dict[str, Any]:
-    if train['seed'] == validation['seed']:
-        msg = (
-            f'training and validation rooms were rendered with the same seed, {train["seed"]}: '
-            'they show the same worlds; render one of them with another --seed'
-        )
-        raise TrainingError(msg)
-    return {
-        'source': 'rendered rooms (python3 -m mtl_perception rooms)',
-        'train': dict(train),
-        'validation': dict(validation),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the bundle is written."""
     parser = _parser()
@@ -74,14 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f'--max-steps is {options.max_steps}; it should be at least 1')
     # Before torch loads: waiting threads that spin take the core from the data loader.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    recipe = _adjusted(load_recipe(options.config), options.max_steps)
+    recipe = load_recipe(options.config)
+    if options.single_task is not None:
+        recipe = recipe.single_task_twin(options.single_task)
+    recipe = _adjusted(recipe, options.max_steps)
+    if options.dry_run:
+        return _dry_run(recipe, options.data)
     root = options.data or expand(recipe.data.root, 'data.root')
 
-    from mtl_perception.datasets.rooms import RoomsDataset
     from mtl_perception.training.run import train
+    from mtl_perception.training.source import describe_data, open_frames
 
-    train_frames = RoomsDataset(root / recipe.data.train)
-    validation_frames = RoomsDataset(root / recipe.data.validation)
+    train_frames, validation_frames = open_frames(recipe, root)
     train(
         recipe,
         train_frames,
@@ -89,6 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out or Path('runs') / recipe.name,
         resume=options.resume,
         device=options.device,
-        provenance={'data': _describe(train_frames.settings, validation_frames.settings)},
+        provenance={'data': describe_data(recipe, train_frames, validation_frames)},
     )
+    return 0
+
+
+def _dry_run(recipe: Recipe, root: Path | None) -> int:
+    from mtl_perception.training.dry_run import dry_run
+
+    built, missing = dry_run(recipe, root)
+    for line in (recipe.name, *built):
+        print(line)
+    for line in missing:
+        print(f'missing: {line}')
+    if not missing:
+        print('nothing is missing')
     return 0

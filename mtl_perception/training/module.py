@@ -22,11 +22,59 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def learning_rate_factor(step: int, recipe: OptimiserRecipe) -> float:
-    """Return the share of the full learning rate at `step`: linear warm-up, then a cosine."""
+    """Return the share of the full learning rate at `step`: warm-up, then the schedule."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
+    if recipe.schedule == 'constant':
+        return 1.0
+    if recipe.drop_at is not None:
+        return 1.0 if step < recipe.drop_at else 0.1
     remaining = max(1, recipe.steps - recipe.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - recipe.warmup_steps) / remaining)))
+    done = step - recipe.warmup_steps
+    if recipe.schedule == 'poly':
+        done -= done % recipe.epoch_steps
+        return (1 - min(1.0, done / remaining)) ** recipe.power
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done / remaining)))
+
+
+def make_optimiser(network: Network, loss: nn.Module, recipe: OptimiserRecipe) -> Any:
+    """
+    Return the optimiser of a network and of what its loss learns.
+
+    The backbone has its own rate, and only convolution and linear weights decay.
+    """
+    backbone = {id(each) for each in network.encoder.backbone.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in (*network.parameters(), *loss.parameters()):
+        key = (id(parameter) in backbone, parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
+    options = [
+        {
+            'params': parameters,
+            'lr': recipe.learning_rate * (recipe.backbone_factor if is_backbone else 1),
+            'weight_decay': recipe.weight_decay if decays else 0.0,
+        }
+        for (is_backbone, decays), parameters in groups.items()
+    ]
+    rate = recipe.learning_rate
+    if recipe.name == 'sgd':
+        return torch.optim.SGD(options, lr=rate, momentum=recipe.momentum)
+    if recipe.name == 'adam':
+        return torch.optim.Adam(options, lr=rate, betas=recipe.betas)
+    return torch.optim.AdamW(options, lr=rate, betas=recipe.betas)
+
+
+def make_loss(network: Network, recipe: Recipe) -> MultiTaskLoss:
+    """Return the loss that a recipe asks for, for all tasks of a network."""
+    part = recipe.loss
+    return MultiTaskLoss(
+        network.all_tasks,
+        weights=part.weights,
+        losses=part.kinds,
+        auxiliary_at=part.auxiliary_at,
+        scales=part.scales,
+        balancing=part.balancing,
+    )
 
 
 def _averaging(decay: float) -> Any:
@@ -51,12 +99,7 @@ class MultiTaskModule(L.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self.manifest = manifest
         self.recipe = recipe
-        self.criterion = MultiTaskLoss(
-            network.all_tasks,
-            weights=recipe.loss.weights,
-            losses=recipe.loss.kinds,
-            auxiliary_at=recipe.loss.auxiliary_at,
-        )
+        self.criterion = make_loss(network, recipe)
         decay = recipe.optimiser.average_decay
         self.average = (
             AveragedModel(network, multi_avg_fn=_averaging(decay), use_buffers=True)
@@ -114,24 +157,9 @@ class MultiTaskModule(L.LightningModule):
         del self._graph
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the backbone has its own rate, and only convolution and linear weights decay."""
+        """Return the optimiser and its schedule."""
         recipe = self.recipe.optimiser
-        backbone = {id(each) for each in self.network.encoder.backbone.parameters()}
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for parameter in self.network.parameters():
-            key = (id(parameter) in backbone, parameter.ndim > 1)
-            groups.setdefault(key, []).append(parameter)
-        optimiser = torch.optim.AdamW(
-            [
-                {
-                    'params': parameters,
-                    'lr': recipe.learning_rate * (recipe.backbone_factor if is_backbone else 1),
-                    'weight_decay': recipe.weight_decay if decays else 0.0,
-                }
-                for (is_backbone, decays), parameters in groups.items()
-            ],
-            lr=recipe.learning_rate,
-        )
+        optimiser = make_optimiser(self.network, self.criterion, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: learning_rate_factor(step, recipe)
         )

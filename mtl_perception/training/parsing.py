@@ -30,14 +30,22 @@ def _refuse(value: Any, kind: Any, where: str) -> TrainingError:
     return TrainingError(f'{where}: {value!r} should be {_name(kind)}')
 
 
+def _member(kinds: tuple[Any, ...], value: Any) -> Any:
+    """Return the kind of a union that `value` is meant to be: text if it is text."""
+    kinds = tuple(each for each in kinds if each is not type(None))
+    return str if isinstance(value, str) and str in kinds else kinds[-1]
+
+
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    if kind is Any:
+        return value
     if isinstance(kind, type) and is_dataclass(kind):
         return parse(kind, value, where)
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in get_args(kind):
             return None
-        inner = next(each for each in get_args(kind) if each is not type(None))
+        inner = _member(get_args(kind), value)
         return _convert(inner, value, where)
     if origin is tuple:
         return _convert_list(kind, value, where)

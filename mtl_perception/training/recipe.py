@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 import os
 from pathlib import Path
 import re
@@ -13,9 +13,13 @@ from typing import Any
 from mtl_perception.tasks import standard_tasks, Task, TaskError
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.parsing import parse
+from mtl_perception.training.task_recipe import TaskRecipe
 import yaml
 
 PRECISIONS = ('float32', 'bfloat16')
+OPTIMISERS = ('adamw', 'adam', 'sgd')
+SCHEDULES = ('cosine', 'poly', 'step', 'constant')
+IMAGENET = 'imagenet'
 _VARIABLE = re.compile(r'\$\{(\w+)\}')
 
 
@@ -35,7 +39,9 @@ class NetworkRecipe:
     reference_focal_px: float  # at `size`
     mode: str = 'corrected'
     neck: tuple[int, ...] | None = None  # None = the system's own; empty = none
-    pretrained: str | None = None  # a safetensors file; ${VARIABLE} is taken from the environment
+    # `imagenet` fetches the weights of timm's hub; else a safetensors file, where ${VARIABLE} is
+    # taken from the environment.
+    pretrained: str | None = None
     depth_range_m: tuple[float, float] = (0.2, 20.0)
 
     def __post_init__(self) -> None:
@@ -48,11 +54,14 @@ class NetworkRecipe:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Where the labelled frames lie."""
+    """Where the labelled frames lie: a dataset of `mtl_perception.datasets`."""
 
     root: str  # ${VARIABLE} is taken from the environment; `--data` replaces it
-    train: str = 'train'  # folders below the root
+    kind: str = 'rooms'
+    # Folders below the root for rooms, and for rosbag if they exist, else names of splits.
+    train: str = 'train'
     validation: str = 'validation'
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the kind
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -86,30 +95,51 @@ class AugmentationRecipe:
 class LossRecipe:
     """Weights and losses by task name; what is absent is as published (losses/)."""
 
+    # See `MultiTaskLoss` for the choices.
+
     weights: Mapping[str, float] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     auxiliary_at: str = 'label'
+    scales: str = 'sum'
+    balancing: str = 'fixed'
 
 
 @dataclass(frozen=True)
 class OptimiserRecipe:
-    """AdamW with a linear warm-up and a cosine descent to zero, and averaged weights."""
+    """
+    The optimiser, its schedule after a linear warm-up, and averaged weights.
+
+    `cosine` descends to zero; `poly` is (1 - step / steps)^power, changed at every step or, as
+    MTI-Net's code does, every `epoch_steps`; `step` multiplies by 0.1 at `drop_at`.
+    """
 
     steps: int
     batch_size: int
     learning_rate: float
     backbone_factor: float = 1.0  # learning rate of the backbone over the rest's
+    name: str = 'adamw'
+    betas: tuple[float, float] = (0.9, 0.999)  # of Adam and AdamW
+    momentum: float = 0.9  # of SGD
+    schedule: str = 'cosine'
+    power: float = 0.9
+    epoch_steps: int = 1
+    drop_at: int | None = None
     weight_decay: float = 1e-2  # on convolution and linear weights only
     warmup_steps: int = 0
-    gradient_clip: float = 10.0  # global norm
+    gradient_clip: float = 10.0  # global norm; 0 = none
     average_decay: float = 0.0  # of the exponential moving average; 0 = none
 
     def __post_init__(self) -> None:
-        for name in ('steps', 'batch_size'):
+        _require(self.name in OPTIMISERS, 'name', self.name, f'is not in {OPTIMISERS}')
+        schedule = self.schedule
+        _require(schedule in SCHEDULES, 'schedule', schedule, f'is not in {SCHEDULES}')
+        drop = self.drop_at
+        goes = (drop is not None) == (schedule == 'step')
+        _require(goes, 'drop_at', drop, 'goes with schedule step')
+        for name in ('steps', 'batch_size', 'epoch_steps'):
             _require(getattr(self, name) >= 1, name, getattr(self, name), 'should be at least 1')
-        for name in ('learning_rate', 'gradient_clip'):
-            _require(getattr(self, name) > 0, name, getattr(self, name), 'should be positive')
-        for name in ('backbone_factor', 'weight_decay', 'warmup_steps'):
+        _require(self.learning_rate > 0, 'learning_rate', self.learning_rate, 'should be positive')
+        for name in ('backbone_factor', 'weight_decay', 'warmup_steps', 'gradient_clip', 'power'):
             value = getattr(self, name)
             _require(value >= 0, name, value, 'should not be negative')
         decay = self.average_decay
@@ -148,27 +178,61 @@ class Recipe:
     """A whole training run."""
 
     name: str
-    tasks: str  # a label set of mtl_perception/labels: the four standard tasks with it
+    # A label set of mtl_perception/labels: the four standard tasks with it. Or a list of tasks.
+    tasks: str | tuple[TaskRecipe, ...]
     network: NetworkRecipe
     data: DataRecipe
     optimiser: OptimiserRecipe
     augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
     loop: LoopRecipe = field(default_factory=LoopRecipe)
+    auxiliary: tuple[TaskRecipe, ...] = ()  # supervised inside the network only
     description: str = ''
     limitations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(bool(re.fullmatch(r'\w+', self.name)), 'name', self.name, 'should be one word')
         self.task_list()
+        self.auxiliary_list()
 
     def task_list(self) -> tuple[Task, ...]:
         """Return the tasks that the network learns."""
+        if not isinstance(self.tasks, str):
+            _require(bool(self.tasks), 'tasks', self.tasks, 'should name at least one task')
+            return tuple(each.task() for each in self.tasks)
         try:
             return standard_tasks(self.tasks)
         except TaskError as error:
             msg = f'tasks: {error}'
             raise TrainingError(msg) from error
+
+    def auxiliary_list(self) -> tuple[Task, ...]:
+        """Return the tasks that only supervise inner scales of the network."""
+        return tuple(each.task() for each in self.auxiliary)
+
+    def single_task_twin(self, name: str) -> Recipe:
+        """
+        Return the recipe of a network for one task alone, all else equal: what Delta_m divides by.
+
+        Raises
+        ------
+        TrainingError
+            If no final task has that name.
+
+        """
+        found = [task for task in self.task_list() if task.name == name]
+        names = ', '.join(task.name for task in self.task_list())
+        _require(bool(found), 'tasks', name, f'is not one of {names}')
+        loss = replace(
+            self.loss,
+            weights={key: each for key, each in self.loss.weights.items() if key == name},
+            kinds={key: each for key, each in self.loss.kinds.items() if key == name},
+        )
+        network = replace(self.network, system='single_task')
+        return replace(
+            self, name=f'{self.name}_{name}_alone', network=network, loss=loss,
+            tasks=(TaskRecipe.of(found[0]),), auxiliary=(),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, environment variables left as written."""

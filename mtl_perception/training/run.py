@@ -40,7 +40,7 @@ from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.finish import finish, spread_batch
 from mtl_perception.training.module import MultiTaskModule
 from mtl_perception.training.picture_grid import PictureGrid
-from mtl_perception.training.recipe import expand, Recipe
+from mtl_perception.training.recipe import expand, IMAGENET, Recipe
 from rich.console import Console
 import torch
 from torch import nn
@@ -80,7 +80,7 @@ def prepare_directory(recipe: Recipe, out: Path, *, resume: bool) -> Path | None
         raise TrainingError(msg)
     before = json.loads((out / RECIPE_FILE).read_text(encoding='utf-8'))
     now = _plain(recipe)
-    for section in ('tasks', 'network', 'optimiser', 'augmentation', 'loss'):
+    for section in ('tasks', 'auxiliary', 'network', 'optimiser', 'augmentation', 'loss'):
         if before.get(section) != now[section]:
             msg = (
                 f'{out} was trained with another recipe: {section} was {before.get(section)}, is '
@@ -94,14 +94,17 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
     """Build the network of a recipe, its backbone initialised, and the manifest it will have."""
     torch.manual_seed(recipe.loop.seed)
     part = recipe.network
-    pretrained = None
-    if part.pretrained is not None:
+    pretrained: bool | Path | None = None
+    if part.pretrained == IMAGENET:
+        pretrained = True
+    elif part.pretrained is not None:
         pretrained = expand(part.pretrained, 'network.pretrained')
     tasks = recipe.task_list()
     network = build_network(
         part.system,
         tasks,
         backbone=part.backbone,
+        auxiliary=recipe.auxiliary_list(),
         mode=part.mode,
         neck=part.neck,
         pretrained=pretrained,
@@ -136,7 +139,7 @@ def _trainer(
         # The run is one epoch, so that a checkpoint at any step says where to resume.
         max_epochs=1,
         val_check_interval=min(loop.validate_every_steps, recipe.optimiser.steps),
-        gradient_clip_val=recipe.optimiser.gradient_clip,
+        gradient_clip_val=recipe.optimiser.gradient_clip or None,
         # A resumed run starts its own file; the rows before stay where they are.
         logger=CSVLogger(out, name='log', version=f'from_step_{first_step:07d}'),
         log_every_n_steps=min(10, loop.checkpoint_every_steps),
@@ -193,7 +196,7 @@ def fit(
     torch.set_num_threads(loop.threads or os.cpu_count() or 1)
     network, manifest = make_network(recipe)
     module = MultiTaskModule(network, manifest, recipe)
-    dataset = TrainingFrames(train_frames, manifest.tasks, recipe)
+    dataset = TrainingFrames(train_frames, network.all_tasks, recipe)
     held_out = ValidationFrames(validation_frames, manifest.tasks, recipe.network)
     if not len(held_out):
         msg = 'there are no frames to validate on'

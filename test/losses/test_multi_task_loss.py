@@ -105,6 +105,8 @@ def test_auxiliary_at_prediction_equals_label_for_a_constant_world():
         ({'weights': {'depth': math.nan}}, 'negative'),
         ({'losses': {'edges': 'dice'}}, 'dice'),
         ({'auxiliary_at': 'middle'}, 'middle'),
+        ({'scales': 'median'}, 'median'),
+        ({'balancing': 'even'}, 'even'),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):
@@ -120,3 +122,46 @@ def test_losses_stay_in_single_precision_under_autocast():
         mixed = MultiTaskLoss(TASKS)(outputs, targets).total
     assert mixed.dtype == torch.float32
     np.testing.assert_allclose(float(mixed), float(plain), rtol=1e-6)
+
+
+def test_scales_are_averaged_where_the_recipe_says_so():
+    torch.manual_seed(3)
+    targets = _targets()
+    outputs = Outputs(maps=_maps(4, 6, ('depth',)), auxiliary=(_maps(4, 6, ('depth', 'edges')),))
+    depth = [float(task_loss(BY_NAME['depth'], each['depth'], targets['depth']))
+             for each in (outputs.maps, *outputs.auxiliary)]
+    edges = float(task_loss(BY_NAME['edges'], outputs.auxiliary[0]['edges'], targets['edges']))
+    value = MultiTaskLoss(TASKS, weights={'depth': 3.0}, scales='mean')(outputs, targets)
+    assert float(value.total) == pytest.approx(3 * sum(depth) / 2 + 50 * edges, rel=1e-5)
+
+
+def test_uncertainty_is_a_likelihood_with_a_variance_for_each_task():
+    torch.manual_seed(4)
+    targets = _targets()
+    del targets['edges']
+    outputs = Outputs(_maps(4, 6))
+    criterion = MultiTaskLoss(TASKS, balancing='uncertainty')
+    variances = {'semantic': 2.0, 'depth': 0.5, 'normals': 1.0, 'edges': 7.0}
+    with torch.no_grad():
+        for name, variance in variances.items():
+            criterion.log_variances[name].fill_(math.log(variance))
+    expected = 0.0
+    for name in targets:  # edges are not annotated: their variance stays out
+        loss = float(task_loss(BY_NAME[name], outputs.maps[name], targets[name]))
+        share = 1.0 if name == 'semantic' else 0.5
+        expected += share * loss / variances[name] + 0.5 * math.log(variances[name])
+    total = criterion(outputs, targets).total
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
+    total.backward()
+    assert float(criterion.log_variances['edges'].grad) == 0
+    # Descent settles where the variance equals the loss.
+    with torch.no_grad():
+        loss = task_loss(BY_NAME['depth'], outputs.maps['depth'], targets['depth'])
+        criterion.log_variances['depth'].copy_(loss.log())
+    criterion.zero_grad()
+    criterion(outputs, targets).total.backward()
+    assert float(criterion.log_variances['depth'].grad) == pytest.approx(0, abs=1e-6)
+
+
+def test_fixed_balancing_learns_nothing_of_its_own():
+    assert not list(MultiTaskLoss(TASKS).parameters())

@@ -172,3 +172,30 @@ def test_no_annotated_part_or_salient_pixel_gives_zero_with_a_gradient(task):
     assert float(loss.detach()) == 0
     assert raw.grad is not None
     assert not bool(raw.grad.any())
+
+
+def test_inverse_berhu_is_linear_up_to_a_fifth_of_the_largest_error():
+    raw = RNG.normal(size=(B, 1, H, W))
+    target = RNG.uniform(0.5, 9, (B, H, W)).astype(np.float32)
+    target[0, 3:] = np.nan
+    errors = [
+        abs(65536 / (100 * math.exp(raw[b, 0, y, x]) + 1) - 65536 / (100 * target[b, y, x] + 1))
+        for b, y, x in _pixels()
+        if not math.isnan(target[b, y, x])
+    ]
+    c = max(errors) / 5
+    values = [r if r <= c else (r * r + c * c) / (2 * c) for r in errors]
+    loss = task_loss(DEPTH, torch.tensor(raw), torch.tensor(target), 'inverse_berhu')
+    assert float(loss) == pytest.approx(np.mean(values), rel=1e-4)
+    # A perfect prediction has a gradient, and it is no NaN.
+    perfect = torch.full((1, 1, 2, 2), 1.0, requires_grad=True)
+    task_loss(DEPTH, perfect, torch.full((1, 2, 2), math.e), 'inverse_berhu').backward()
+    assert perfect.grad is not None
+    assert bool(torch.isfinite(perfect.grad).all())
+
+
+def test_demt_counts_edge_pixels_by_four_fifths():
+    raw = torch.zeros(1, 1, 2, 2)
+    target = torch.tensor([[[1, 0], [0, 0]]])
+    loss = task_loss(EDGES, raw, target, 'balanced_0.8')
+    assert float(loss) == pytest.approx(math.log(2) * (0.8 + 3 * 0.2) / 4)
