@@ -27,6 +27,7 @@ from mtl_perception.training.recipe import (
     Recipe,
 )
 from mtl_perception.training.run import fit, train
+from mtl_perception.training.task_recipe import TaskRecipe
 import numpy as np
 import pytest
 import torch
@@ -241,3 +242,28 @@ def test_a_killed_run_is_resumed_to_the_same_end(box_frames, tmp_path, uninterru
     for step, value in losses.values.items():
         assert value == pytest.approx(expected[step], rel=1e-6)
     assert fitted.steps == 6
+
+
+def test_auxiliary_tasks_and_learned_balancing_take_part_in_a_run(box_frames, tmp_path):
+    recipe = replace(
+        TINY,
+        tasks=(TaskRecipe('depth', 'depth'),),
+        auxiliary=(
+            TaskRecipe('normals', 'normals'),
+            TaskRecipe('edges', 'edges', edge_meaning='label_borders'),
+        ),
+        loss=LossRecipe(balancing='uncertainty', auxiliary_at='prediction'),
+        optimiser=replace(TINY.optimiser, name='adam', schedule='poly', steps=2, warmup_steps=0),
+    )
+    fitted = fit(recipe, box_frames, box_frames[:2], tmp_path)
+    assert [task.name for task in fitted.manifest.tasks] == ['depth']
+    assert [task.name for task in fitted.manifest.auxiliary] == ['normals', 'edges']
+    state = torch.load(tmp_path / 'last.ckpt', weights_only=True)['state_dict']
+    learned = {
+        name.rpartition('.')[2]: float(value)
+        for name, value in state.items()
+        if 'log_variances' in name
+    }
+    # Each has seen its target: Adam's first steps are as long as the learning rate.
+    assert set(learned) == {'depth', 'normals', 'edges'}
+    assert all(abs(value) > 1e-3 for value in learned.values())
