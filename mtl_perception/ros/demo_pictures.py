@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.pictures import legend, Picture, Tile, titled_grid, write_png
-from mtl_perception.ros.observer import CAMERA_IMAGE, message_pixels, Observer
+from mtl_perception.ros.observer import CAMERA_IMAGE, message_pixels, Observer, STEADY
 from mtl_perception.tasks import LabelSet, Task
 import numpy as np
 
@@ -20,7 +20,7 @@ def save_pictures(observer: Observer, directory: Path) -> None:
     """Write a PNG per output that arrived, and `contact_sheet.png` with all of them."""
     tiles = []
     for topic, record in observer.records.items():
-        if record.received == 0 or not hasattr(record.latest, 'data'):
+        if record.received == 0:
             continue
         picture = topic_picture(topic, record.latest)
         if picture is None:
@@ -40,7 +40,7 @@ def save_pictures(observer: Observer, directory: Path) -> None:
 
 def topic_picture(topic: str, message: Any) -> Picture | None:
     """Return a message as a picture for people, or None if it is not made of pixels."""
-    if topic in ('semantic/label_names', 'depth/camera_info'):
+    if topic in STEADY:
         return None
     pixels = message_pixels(message)
     if topic == CAMERA_IMAGE or topic.endswith('_color/image_raw'):

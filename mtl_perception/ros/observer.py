@@ -9,6 +9,7 @@ from typing import Any
 import zlib
 
 from mtl_perception.image_codec import decode_image
+from mtl_perception.ros.label_info import LabelInfo
 import numpy as np
 from rclpy.clock import Clock
 from rclpy.lifecycle import LifecycleNode
@@ -19,11 +20,12 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 CAMERA_IMAGE = 'camera/image_raw'
-# Every output of the perception node: topic, message type. vision_msgs/LabelInfo, which pip
-# does not offer, has its JSON twin here.
+LABEL_NAMES, LABEL_INFO = 'semantic/label_names', 'semantic/label_info'
+# Every output of the perception node: topic, message type. Of the two forms that say what the
+# labels mean it publishes one, as vision_msgs is installed or not.
 OUTPUTS: dict[str, Any] = {
     'semantic/image_raw': Image,
-    'semantic/label_names': String,
+    **({LABEL_NAMES: String} if LabelInfo is None else {LABEL_INFO: LabelInfo}),
     'semantic/confidence': Image,
     'semantic_color/image_raw': Image,
     'depth/image_rect': Image,
@@ -34,7 +36,7 @@ OUTPUTS: dict[str, Any] = {
     'points': PointCloud2,
 }
 # These describe the camera and the labels: they need not change between frames.
-STEADY = ('semantic/label_names', 'depth/camera_info')
+STEADY = (LABEL_NAMES, LABEL_INFO, 'depth/camera_info')
 
 
 @dataclass
@@ -90,14 +92,14 @@ class Observer:
     """
     Subscribes to the camera's image and to all outputs on behalf of `node`.
 
-    `record(topic)` is filled as messages come; nothing is decoded before someone asks.
+    `records` are filled as messages come; a frame is decoded only until one was not constant.
     """
 
     def __init__(self, node: Node | LifecycleNode) -> None:
         self._clock: Clock = node.get_clock()
         self.records = {topic: TopicRecord(topic) for topic in (CAMERA_IMAGE, *OUTPUTS)}
         for topic, kind in ((CAMERA_IMAGE, Image), *OUTPUTS.items()):
-            latched = kind is String
+            latched = topic in (LABEL_NAMES, LABEL_INFO)
             qos = QoSProfile(
                 depth=2,
                 reliability=ReliabilityPolicy.RELIABLE,
@@ -116,8 +118,8 @@ class Observer:
             record.first_ns = record.first_ns or now
             record.last_ns = now
             record.latest = message
-            if isinstance(message, String):
-                return
+            if topic in (LABEL_NAMES, LABEL_INFO):
+                return  # said once: it has no latency
             stamp = Time.from_msg(message.header.stamp).nanoseconds
             record.latencies_ms.append((now - stamp) * 1e-6)
             record.encoding = getattr(message, 'encoding', '') or type(message).__name__
@@ -139,6 +141,8 @@ class Observer:
 
     @property
     def label_names(self) -> dict[str, Any]:
-        """The latched label names, empty before they came."""
-        message = self.records['semantic/label_names'].latest
-        return {} if message is None else dict(json.loads(message.data))
+        """The latched JSON of names and colours; empty before it came, and with vision_msgs."""
+        record = self.records.get(LABEL_NAMES)
+        if record is None or record.latest is None:
+            return {}
+        return dict(json.loads(record.latest.data))
