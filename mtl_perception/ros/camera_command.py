@@ -13,6 +13,7 @@ from typing import Any
 
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.ros.arguments import split_ros_arguments
+from mtl_perception.ros.errors import RosError
 from mtl_perception.ros.sources import KINDS, open_source, SourceOptions
 from mtl_perception.ros.sources.calibration import load_calibration
 
@@ -43,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_large_message_profile()
     import rclpy
 
-    rclpy.init(args=['camera', *ros_arguments])
+    try:
+        rclpy.init(args=['camera', *ros_arguments])
+    except Exception as error:
+        raise RosError(f'the ROS arguments cannot be used: {error}') from error
     try:
         if arguments.source.startswith('bag:'):
             _play_bag(arguments)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, ExitStack
 import json
 import os
 from pathlib import Path
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--model', type=Path, help='bundle directory; default: the shipped one')
     parser.add_argument(
         '--camera', default='rooms', metavar='SOURCE',
-        help='what the camera shows, as in `camera --help`: rooms, video:PATH, device:N, '
-        'images:DIR or bag:PATH (default: rooms)',
+        help='what the camera shows, with the options of `camera --help`: rooms, "video:PATH '
+        '--fov-deg 69", "device:N --camera-info FILE" or "images:DIR ..." (default: rooms)',
     )
     parser.add_argument(
         '--rate', type=float,
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.duration is not None and arguments.duration <= 0:
         parser.error(f'--duration is {arguments.duration}; it must be positive')
+    if arguments.camera.startswith('bag:'):
+        parser.error('a bag has topics of its own: play it with `camera` and `live`')
     if arguments.headless and arguments.duration is None:
         arguments.duration = 20.0
     # What runs here stays here: a robot on the same network must not see the demo's topics.
@@ -98,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _camera_arguments(arguments: argparse.Namespace) -> list[str]:
-    result = [arguments.camera]
+    result = shlex.split(arguments.camera)
     if arguments.rate is not None:
         result += ['--rate', str(arguments.rate)]
     if arguments.camera == 'rooms':
@@ -152,6 +155,9 @@ def _watch(
             rclpy.spin_once(node, timeout_sec=0.1)
             now = time.monotonic()
             for name, process in children:
+                if process.poll() == 0 and name == 'camera':
+                    console.print('the camera has come to its end')
+                    return
                 if process.poll() is not None:
                     msg = f'the {name} process ended with code {process.returncode}; see above'
                     raise RosError(msg)
@@ -161,7 +167,10 @@ def _watch(
                     first = now
                     console.print(f'first outputs after {now - start:.1f} s')
                 elif now - start > _START_LIMIT_S:
-                    msg = f'no output within {_START_LIMIT_S:.0f} s; is localhost DDS blocked?'
+                    msg = (
+                        f'no cloud within {_START_LIMIT_S:.0f} s; has the camera intrinsics '
+                        '(--fov-deg or --camera-info), and is DDS on localhost allowed?'
+                    )
                     raise RosError(msg)
                 continue
             left = '' if duration is None else f', {max(0.0, duration - now + first):.0f} s left'
