@@ -180,9 +180,16 @@ def test_a_compressed_image_is_decoded(
     np.testing.assert_array_equal(pixels_of(edges[-1], np.uint8, ()), 255 - pixels[..., 0])
 
 
-@pytest.mark.parametrize('is_rectified', [False, True])
+LENS = [-0.3, 0.05, 0.001, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ('is_rectified', 'distortion'),
+    [(False, LENS), (True, LENS), (True, [0.0] * 5)],
+    ids=['raw', 'rectified', 'rectified without D'],
+)
 def test_a_distorted_camera_is_rectified_once(
-    start_perception: Callable[..., Any], is_rectified: bool
+    start_perception: Callable[..., Any], is_rectified: bool, distortion: list[float]
 ) -> None:
     import cv2
     from sensor_msgs.msg import CameraInfo, Image
@@ -193,7 +200,6 @@ def test_a_distorted_camera_is_rectified_once(
     infos = perception.subscribe(CameraInfo, 'depth/camera_info')
     ramp = np.repeat(np.linspace(0, 249, 64).astype(np.uint8)[None], 48, axis=0)
     pixels = np.stack((ramp, ramp, ramp), axis=-1)
-    distortion = [-0.3, 0.05, 0.001, 0.0, 0.0]
     pinhole = (45.0, 46.0, 30.0, 22.0)
 
     def send() -> bool:
