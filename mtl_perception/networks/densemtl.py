@@ -30,7 +30,8 @@ class ReflectConvolution(nn.Sequential):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, channels, 3, padding=1, padding_mode='reflect'), nn.ELU()
+            nn.Conv2d(in_channels, channels, 3, padding=1, padding_mode='reflect'),
+            nn.ELU(inplace=True),
         )
 
 

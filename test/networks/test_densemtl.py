@@ -45,8 +45,9 @@ def correlate_slowly(layer, target, source, reference):
     return found
 
 
-def direct_slowly(pair, target, extracted, reference):
+def direct_slowly(pair, target, source, reference):
     """Return the directed feature of one ordered pair."""
+    extracted = np.maximum(reference.convolution(source, pair.extract), 0)
     both = reference.convolution(extracted, pair.attend_self)
     half = len(both) // 2
     own = both[half:] * reference.sigmoid(both[:half])
@@ -83,15 +84,12 @@ def test_the_exchange_follows_its_formula(randomise, reference):
     assert list(outputs) == ['semantic', 'depth']
     for target, output in outputs.items():
         own = features[target][0].numpy()
-        directed = []
-        for source in (name for name in NAMES if name != target):
-            convolved = reference.convolution(features[source][0].numpy(),
-                                              exchange.extract[source])
-            first = 6 * [t for t in NAMES[:2] if t != source].index(target)
-            extracted = np.maximum(convolved[first : first + 6], 0)
-            pair = exchange.pairs[target][source]
-            directed.append(direct_slowly(pair, own, extracted, reference))
-        expected = own + reference.chain(np.concatenate(directed), exchange.fuse[target])
+        fused = np.zeros_like(own)
+        for source, pair in exchange.pairs[target].items():
+            directed = direct_slowly(pair, own, features[source][0].numpy(), reference)
+            fused += reference.convolution(directed, exchange.fuse[target][source])
+        assert list(exchange.pairs[target]) == [name for name in NAMES if name != target]
+        expected = own + reference.chain(fused, exchange.activate[target])
         np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
 
 
@@ -166,7 +164,7 @@ def test_every_mechanism_matters(mode, narrow, four_tasks, randomise):
     pair = 'exchange.pairs.depth.semantic'
     mechanisms = [
         'decoders.depth.before.0.dilated.1', 'decoders.depth.before.0.pooled',
-        'decoders.semantic.after.3', 'exchange.extract.normals', f'{pair}.attend_self',
+        'decoders.semantic.after.3', f'{pair}.extract', f'{pair}.attend_self',
         f'{pair}.attend_cross.query', f'{pair}.attend_cross.key', f'{pair}.attend_cross',
         f'{pair}.project', 'exchange.fuse.normals', 'refine_half.depth', 'refine_full.depth',
     ]

@@ -57,18 +57,20 @@ class PairExchange(nn.Module):
     """
     What one target takes from one source: d = ReLU(BN(1x1([self-attention, cross-attention]))).
 
-    Self-attention is a gate, conv3x3(g) * sigmoid(conv3x3(g)), of half the width. Both read g,
-    the source's extracted features. The two 3x3 convolutions run as one.
+    Both attentions read g = ReLU(conv3x3(source)). Self-attention is a gate of half the width,
+    conv3x3(g) * sigmoid(conv3x3(g)), whose two convolutions run as one.
     """
 
     def __init__(self, channels: int, scale: int) -> None:
         super().__init__()
+        self.extract = nn.Conv2d(channels, channels, 3, padding=1)
         self.attend_self = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.attend_cross = CorrelationAttention(channels, scale)
         self.project = _unit(channels // 2 + channels, channels)
 
-    def forward(self, target: Tensor, extracted: Tensor) -> Tensor:
-        """Map the target and the source's extract (B, C, H, W) to the directed feature."""
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
+        """Map the target and the source (B, C, H, W) to the directed feature, same shape."""
+        extracted = functional.relu(self.extract(source), inplace=True)
         gate, feature = self.attend_self(extracted).chunk(2, 1)
         own = gate.sigmoid() * feature
         return self.project(torch.cat([own, self.attend_cross(target, extracted)], 1))
@@ -79,49 +81,38 @@ class MultiTaskExchange(nn.Module):
     mTEB: rewrite the targets' features from those of all other tasks.
 
     f_t + ReLU(BN(1x1(concat over s != t of d_{s->t}))), with weights of its own for every
-    ordered pair, the others always in task order. The 3x3 extractions that read the same source
-    run as one convolution. Source: "Cross-task Attention Mechanism for Dense Multi-task
-    Learning", section 3 (multi-task exchange block).
+    ordered pair, the others always in task order. The 1x1 convolution over the concatenation is
+    added up source by source, so that one directed feature lives at a time. Source: "Cross-task
+    Attention Mechanism for Dense Multi-task Learning", section 3 (multi-task exchange block).
     """
 
     def __init__(
         self, channels: int, targets: Sequence[str], sources: Sequence[str], scale: int
     ) -> None:
         super().__init__()
-        self.channels = channels
         self.targets = tuple(targets)
-        self.receivers = {
-            source: tuple(target for target in self.targets if target != source)
-            for source in sources
-        }
-        self.extract = nn.ModuleDict(
-            {
-                source: nn.Conv2d(channels, channels * len(to), 3, padding=1)
-                for source, to in self.receivers.items()
-                if to
-            }
-        )
         self.pairs = nn.ModuleDict()
         self.fuse = nn.ModuleDict()
+        self.activate = nn.ModuleDict()
         for target in self.targets:
             others = [source for source in sources if source != target]
             if others:
                 self.pairs[target] = nn.ModuleDict(
                     {source: PairExchange(channels, scale) for source in others}
                 )
-                self.fuse[target] = _unit(channels * len(others), channels)
+                self.fuse[target] = nn.ModuleDict(
+                    {source: nn.Conv2d(channels, channels, 1, bias=False) for source in others}
+                )
+                self.activate[target] = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(True))
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map the sources' features (B, C, H, W) to one such map per target."""
-        extracts: dict[str, dict[str, Tensor]] = {target: {} for target in self.targets}
-        for source, convolution in self.extract.items():
-            parts = functional.relu(convolution(features[source])).split(self.channels, 1)
-            for target, part in zip(self.receivers[source], parts):
-                extracts[target][source] = part
         exchanged = {target: features[target] for target in self.targets}
         for target, pairs in self.pairs.items():
-            directed = [
-                pair(features[target], extracts[target][source]) for source, pair in pairs.items()
-            ]
-            exchanged[target] = features[target] + self.fuse[target](torch.cat(directed, 1))
+            own = features[target]
+            total: Tensor | None = None
+            for source, pair in pairs.items():
+                part = self.fuse[target][source](pair(own, features[source]))
+                total = part if total is None else total + part
+            exchanged[target] = own + self.activate[target](total)
         return exchanged
