@@ -8,7 +8,6 @@ from typing import Any
 
 from mtl_perception.agreement import disagreement, FP32_TOLERANCE
 from mtl_perception.camera import CameraModel
-from mtl_perception.geometry.cloud import fused_cloud
 from mtl_perception.inference import Engine, open_engine, Perceiver
 from mtl_perception.manifest import default_bundle, load_manifest
 from mtl_perception.values import Frame, Sample
@@ -135,8 +134,6 @@ def test_it_has_learned_rooms(engine: Engine, rendered: list[Sample]):
 @pytest.mark.slow
 def test_depth_stays_metric_through_other_lenses(engine: Engine):
     pytest.importorskip('embreex')
-    from mtl_perception.geometry.normals_from_depth import normals_from_depth
-
     reference = 554.0  # the reference focal length of the bundle at 640 pixels
     cameras = {
         'reference': CameraModel(640, 480, reference, reference, 319.5, 239.5),
@@ -149,7 +146,6 @@ def test_depth_stays_metric_through_other_lenses(engine: Engine):
     narrowest = np.array([319.5, 239.5]) / (1.4 * reference)
     errors: dict[str, list[float]] = {name: [] for name in cameras}
     biases: dict[str, list[float]] = {name: [] for name in cameras}
-    disagreements: dict[str, list[float]] = {name: [] for name in cameras}
     perceiver = Perceiver(engine)
     for seed in range(78001, 78007):
         for name, samples in zip(cameras, _rooms(seed, list(cameras.values()), 4)):
@@ -160,20 +156,11 @@ def test_depth_stays_metric_through_other_lenses(engine: Engine):
                 errors[name].append(absolute_relative(maps.maps['depth'], truth))
                 ratio = maps.maps['depth'] / truth
                 biases[name].append(float(np.nanmedian(np.log(ratio))))
-                cloud = fused_cloud(
-                    maps.maps, maps.image, maps.camera, range_m=(0.0, 100.0),
-                ).points
-                from_cloud = normals_from_depth(cloud[..., 2], maps.camera, window=21)
-                angles = angles_deg(from_cloud, cloud[..., 4:7])
-                disagreements[name].append(float(np.nanmedian(angles)))
     mean = {name: round(float(np.mean(values)), 4) for name, values in errors.items()}
     bias = {name: round(float(np.mean(values)), 4) for name, values in biases.items()}
-    apart = {name: round(float(np.mean(values)), 2) for name, values in disagreements.items()}
-    print('AbsRel', mean, 'median log ratio', bias, 'cloud against normals, deg', apart)
+    print('AbsRel', mean, 'median log ratio', bias)
     for name in cameras:
         # Without the focal correction 0.7x would be off by log 0.7 = -0.36, 1.4x by 0.34.
         assert abs(bias[name] - bias['reference']) < 0.12, (name, bias)
         # Measured: 1.25 for 1.4x, which sees least of the room; the others do better than 1.
         assert mean[name] <= (1.4 if name == '1.4x' else 1.2) * mean['reference'], (name, mean)
-        # And it must turn normals with depth, or a wall seen at 45 degrees is 10 degrees off.
-        assert apart[name] <= apart['reference'] + 3.0, (name, apart)
