@@ -27,6 +27,7 @@ from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.files import atomic_write
 from mtl_perception.inference.engine import ENGINES, open_engine
 from mtl_perception.manifest import default_bundle
+from mtl_perception.ros.memory import keep_freed_memory
 from mtl_perception.tasks import Task
 from mtl_perception.values import PerceptionMaps
 import numpy as np
@@ -100,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads: list[int | None] = arguments.threads or [None]
     if 'torch' in arguments.engine and len(threads) > 1:
         parser.error('torch has one pool of threads per process: give one number to --threads')
+    # As the live node does.
+    keep_freed_memory()
     model = arguments.model or default_bundle()
     width, height = arguments.size
     console = Console()

@@ -10,6 +10,7 @@ from pathlib import Path
 from mtl_perception.ros.arguments import split_ros_arguments
 from mtl_perception.ros.dds import use_large_message_profile
 from mtl_perception.ros.errors import RosError
+from mtl_perception.ros.memory import keep_freed_memory
 
 _EXAMPLE = """examples:
   python3 -m mtl_perception live
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(own)
     # Fast DDS reads its profile when the first participant is made.
     use_large_message_profile()
+    keep_freed_memory()
     import rclpy
 
     try:
