@@ -53,11 +53,14 @@ class Viewer:
             ),
             collapse_panels=True,
         )
-        rerun.init('mtl_perception', default_blueprint=layout)
+        rerun.init('mtl_perception')
         try:
             # A live view shows what is now: a viewer that connects late is not sent the past.
             source = rerun.serve_grpc(
-                grpc_port=data_port, server_memory_limit='64MB', newest_first=True
+                grpc_port=data_port,
+                default_blueprint=layout,
+                server_memory_limit='64MB',
+                newest_first=True,
             )
             rerun.serve_web_viewer(web_port=web_port, open_browser=False, connect_to=source)
         except Exception as error:
