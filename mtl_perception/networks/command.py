@@ -126,8 +126,8 @@ def _print_tables(costs: Sequence[NetworkCost]) -> None:
     for title in ('system', 'backbone'):
         table.add_column(title, no_wrap=True)
     for title in ('weights M', 'backbone M', 'GFLOP'):
-        table.add_column(title, justify='right')
-    table.add_column('neck', no_wrap=True)
+        table.add_column(title, justify='right', no_wrap=True)
+    table.add_column('neck', overflow='fold')
     for index, cost in enumerate(costs):
         last = index + 1 == len(costs) or costs[index + 1].system != cost.system
         table.add_row(

@@ -9,6 +9,7 @@ from typing import ClassVar, TYPE_CHECKING
 from mtl_perception.networks.heads import ConvolutionHead
 from mtl_perception.networks.layers.deformable_mixer import DeformableMixer
 from mtl_perception.networks.layers.pyramid_projection import PyramidProjection
+from mtl_perception.networks.layers.resize import pad_to_multiple
 from mtl_perception.networks.layers.task_attention import stack_tokens, TaskAttention
 from mtl_perception.networks.network import Encoder, Network
 from mtl_perception.networks.outputs import Outputs
@@ -118,7 +119,5 @@ def _tokens(feature: Tensor) -> Tensor:
 
 
 def _average(feature: Tensor) -> Tensor:
-    """Average over blocks of 8x8; the last blocks average what is left of the image."""
-    return functional.avg_pool2d(
-        feature, REDUCTION, ceil_mode=True, count_include_pad=False
-    )
+    """Average over blocks of 8x8; the last blocks repeat the border of the map."""
+    return functional.avg_pool2d(pad_to_multiple(feature, REDUCTION), REDUCTION)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from mtl_perception.networks import build_network
+from mtl_perception.networks import build_network, SYSTEMS
+from mtl_perception.networks.backbones import BACKBONES
 import numpy as np
 import onnxruntime
 import pytest
@@ -26,6 +27,16 @@ SIBLINGS = [
     ('single_task', name, 'corrected', (64, 64))
     for name in ('resnet101', 'hrnet_w48', 'swin_small', 'swin_base', 'mit_b1', 'mit_b2')
 ]
+
+
+FAST = [(system, backbone) for system, backbone, _, _ in COVERING + SIBLINGS]
+MATRIX = [
+    pytest.param((system, backbone, 'corrected', (64, 96)), marks=pytest.mark.matrix)
+    for system in SYSTEMS
+    for backbone in BACKBONES
+    if (system, backbone) not in FAST
+]
+CASES = COVERING + SIBLINGS + MATRIX
 
 
 class MapsOnly(nn.Module):
@@ -63,7 +74,7 @@ def onnx_session(network, image, path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize('case', COVERING + SIBLINGS, ids=lambda case: '-'.join(case[:3]))
+@pytest.mark.parametrize('case', CASES, ids=lambda case: '-'.join(case[:3]))
 def test_onnx_equals_eager(case, four_tasks, randomise, tmp_path):
     network = randomise(built(case, four_tasks))
     session = onnx_session(network, torch.randn(2, 3, *case[3]), tmp_path / 'net.onnx')
@@ -98,7 +109,7 @@ def rtx_engine(path, targets=('SM86', 'SM89', 'SM120')):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize('case', COVERING + SIBLINGS, ids=lambda case: '-'.join(case[:3]))
+@pytest.mark.parametrize('case', CASES, ids=lambda case: '-'.join(case[:3]))
 def test_half_precision_builds_one_tensorrt_rtx_engine(case, four_tasks, tmp_path):
     pytest.importorskip('tensorrt_rtx')
     network = MapsOnly(built(case, four_tasks)).eval().half()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mtl_perception.networks.layers.resize import pad_to_multiple
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -40,7 +41,7 @@ class CorrelationAttention(nn.Module):
         """Map target and source (B, C, H, W) to what the target found, same shape."""
         height, width = target.shape[-2:]
         small = target[..., :: self.scale, :: self.scale]
-        pooled = functional.max_pool2d(source, self.scale, ceil_mode=True)
+        pooled = functional.max_pool2d(pad_to_multiple(source, self.scale), self.scale)
         query = self.query(small).flatten(2).transpose(1, 2)  # (B, n, C)
         key = self.key(pooled).flatten(2).transpose(1, 2)
         value = self.value(pooled).flatten(2).transpose(1, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mtl_perception.networks.layers.resize import pad_to_multiple
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -35,9 +36,8 @@ class ReducedCrossAttention(nn.Module):
         """Map the target (B, C, H, W) and the sources' maps to what was found, (B, C, H, W)."""
         keys, values = [], []
         for name, layer in self.key_value.items():
-            reduced = functional.avg_pool2d(
-                sources[name], self.reduction, ceil_mode=True, count_include_pad=False
-            )
+            whole = pad_to_multiple(sources[name], self.reduction)
+            reduced = functional.avg_pool2d(whole, self.reduction)
             key, value = layer(reduced).chunk(2, 1)
             keys.append(self._split(key))
             values.append(self._split(value))
