@@ -49,13 +49,17 @@ def test_it_is_never_dark_and_swaps_between_two_frames(
         return ('ready', 'openvino') in seen
 
     listener.spin_until(send, 120, [process])
-    assert seen == [('building', 'onnxruntime'), ('ready', 'openvino')]
+    # Diagnostics come once a second: a quick build may be over before the first of them.
+    assert seen in (
+        [('building', 'onnxruntime'), ('ready', 'openvino')], [('ready', 'openvino')]
+    )  # fmt: skip
     count = len(depth)
     assert count > 3
     listener.spin_until(lambda: send() and len(depth) > count + 2, 20, [process])
     # The same picture before and after: two engines, one answer.
     first, last = (np.frombuffer(bytes(depth[index].data), np.float32) for index in (0, -1))
     np.testing.assert_allclose(last, first, rtol=1e-3)
+    assert 'onnxruntime serves while openvino is built' in process.output
     assert 'openvino serves now' in process.output
     assert process.interrupt() == 0
     assert 'Traceback' not in process.output
