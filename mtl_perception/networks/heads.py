@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mtl_perception.networks.layers.aspp import ASPP
 from mtl_perception.networks.layers.resize import resize_like
 import torch
 from torch import nn, Tensor
 
 if TYPE_CHECKING:
     from mtl_perception.tasks import Task
+
+DEEPLAB_WIDTH = 256
+DEEPLAB_RATES = (12, 24, 36)
 
 
 def prediction_layer(channels: int, task: Task) -> nn.Conv2d:
@@ -67,3 +71,21 @@ class ConvolutionHead(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Map (B, channels, h, w) to (B, task.channels, h, w)."""
         return self.predict(self.mix(feature))
+
+
+class DeepLabHead(nn.Module):
+    """
+    ASPP on the coarsest level, 3x3 - BatchNorm - ReLU, then predict.
+
+    Source: "Rethinking Atrous Convolution for Semantic Image Segmentation", with the dilation
+    rates 12, 24 and 36 that the baselines of the multi-task papers have on ResNets.
+    """
+
+    def __init__(self, channels: int, task: Task) -> None:
+        super().__init__()
+        self.pyramid = ASPP(channels, DEEPLAB_WIDTH, DEEPLAB_RATES)
+        self.decode = ConvolutionHead(DEEPLAB_WIDTH, DEEPLAB_WIDTH, task)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Map the coarsest of the levels, (B, channels, h, w), to (B, task.channels, h, w)."""
+        return self.decode(self.pyramid(features[-1]))

@@ -88,6 +88,21 @@ def test_one_to_six_tasks_with_several_of_a_kind(system, count, classes):
     assert not without
 
 
+@pytest.mark.parametrize(('backbone', 'stride'), [('resnet18', 8), ('resnet101', 16)])
+def test_published_baselines_on_resnets_are_dilated(backbone, stride, four_tasks, randomise):
+    network = build_network('multi_task', four_tasks[:2], backbone=backbone, mode='published')
+    randomise(network.eval())
+    image = torch.randn(1, 3, 75, 101)
+    with torch.no_grad():
+        before = network(image).maps
+        assert before['depth'].shape == (1, 1, -(-75 // stride), -(-101 // stride))
+        for parameter in network.heads['depth'].pyramid.dilated[2].parameters():
+            parameter.zero_()
+        after = network(image).maps
+    assert torch.equal(before['semantic'], after['semantic'])
+    assert (before['depth'] - after['depth']).abs().max() > 1e-5
+
+
 def test_tasks_of_the_baseline_do_not_see_each_other(four_tasks, randomise):
     network = randomise(build_network('multi_task', four_tasks, backbone='mobilenetv2_100').eval())
     image = torch.randn(1, 3, 64, 64)

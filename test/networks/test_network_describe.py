@@ -33,6 +33,16 @@ def test_hrnet_networks_cost_what_the_released_ones_do(system, count, auxiliary,
     assert cost.flops / 2e9 == pytest.approx(gmacs, rel=0.02)
 
 
+@pytest.mark.parametrize(('system', 'count', 'size', 'millions', 'gflops'), [
+    ('single_task', 1, (480, 640), 58.64, 158.9), ('multi_task', 2, (480, 640), 74.76, 196.4),
+    ('multi_task', 4, (448, 576), 107.01, 227.8),
+])
+def test_resnet_baselines_cost_what_densemtls_do(system, count, size, millions, gflops, classes):
+    cost = published(system, [classes(40), DEPTH, NORMALS, EDGES][:count], 'resnet101', size)
+    assert cost.parameters / 1e6 == pytest.approx(millions, rel=5e-3)
+    assert cost.flops / 1e9 == pytest.approx(gflops, rel=0.02)
+
+
 @pytest.mark.parametrize(('count', 'size', 'gflops'), [
     (2, (480, 640), 561.4), (3, (448, 576), 807.0), (4, (480, 640), 1510.2),
 ])
