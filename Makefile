@@ -55,7 +55,7 @@ $(VENV)/.test: setup.py | $(VENV)/bin/python
 .venv-robot/.robot: setup.py | $(VENV)/bin/python
 	@$(PYTHON) -m venv .venv-robot
 	@.venv-robot/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c test/robot_constraints.txt -e '.[ros,cpu,rooms]' pytest pytest-timeout hypothesis psutil
+		-c test/robot_constraints.txt -e '.[ros,cpu,rooms]' pytest pytest-timeout hypothesis psutil 'scipy>=1.10'
 	@touch $@
 
 clean:
