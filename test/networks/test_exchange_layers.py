@@ -160,3 +160,17 @@ def test_gradients_agree_with_finite_differences(build, randomise):
     assert torch.autograd.gradcheck(
         lambda a, b: tuple(layer({'a': a, 'b': b}).values()), tuple(inputs), atol=1e-6
     )
+
+
+@pytest.mark.parametrize('layer', [
+    GatedDistillation(8, NAMES, NAMES), TargetGatedDistillation(8, NAMES, NAMES),
+    FeaturePropagation(8, NAMES),
+], ids=lambda layer: type(layer).__name__)
+def test_single_precision_stays_close_to_double(layer, randomise):
+    layer = randomise(layer.eval())
+    inputs = features(8)
+    with torch.no_grad():
+        single = layer({name: x.float() for name, x in inputs.items()})
+        double = layer.double()(inputs)
+    for name, output in double.items():
+        np.testing.assert_allclose(single[name].numpy(), output.numpy(), atol=1e-5)
