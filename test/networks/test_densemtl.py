@@ -115,6 +115,31 @@ def test_aspp_follows_its_formula(pooled_norm, randomise, reference):
     np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-9)
 
 
+def test_the_decoder_follows_its_plan(randomise, reference, monkeypatch):
+    """ASPP, then at every level: reflect, convolve, ELU, repeat pixels, join the skip, again."""
+    monkeypatch.setattr(densemtl, 'WIDTHS', (3, 4, 4, 5, 5))
+    channels, strides = (2, 3, 4, 6), (2, 4, 8, 8)  # the last level dilated, not strided
+    decoder = randomise(densemtl.Decoder(channels, strides, True).double().eval())
+    sizes = ((13, 10), (7, 5), (4, 3), (4, 3))
+    pyramid = [torch.randn(1, c, *size, dtype=torch.float64) for c, size in zip(channels, sizes)]
+
+    def reflect(x, unit):
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1)), mode='reflect')
+        y = reference.convolution(padded, unit[0])[:, 1:-1, 1:-1]
+        return np.where(y > 0, y, np.expm1(np.minimum(y, 0)))
+
+    x = decoder.before[0](pyramid[3])[0].detach().numpy()
+    for level, (index, doubles) in enumerate(((2, False), (1, True), (0, True))):
+        if level:
+            x = reflect(x, decoder.before[level])
+        if doubles:
+            height, width = sizes[index]
+            x = x.repeat(2, 1).repeat(2, 2)[:, :height, :width]
+        x = reflect(np.concatenate([x, pyramid[index][0].numpy()]), decoder.after[level])
+    found = decoder(pyramid, (13, 10))[0].detach().numpy()
+    np.testing.assert_allclose(found, x, atol=1e-9)
+
+
 def test_size_equals_the_released_model(classes):
     """Compare with counts of the released DenseMTL code on ResNet-101."""
     tasks = [classes(40), Task('depth', 'depth'), Task('normals', 'normals'),
