@@ -61,8 +61,10 @@ def test_pictures_arrive_in_order_and_unchanged(
     stamps = [stamp_ns(message) for message in images]
     assert before_ns < stamps[0]
     assert stamps[-1] < time.time_ns()
-    # 20 Hz: on a loaded machine a frame may be late, never early.
-    np.testing.assert_array_less(0.045e9, np.diff(stamps))
+    # 20 Hz: on a loaded machine a frame may be late, and the next one then comes sooner after
+    # it; none is ahead of the pace, counted from the first.
+    due = np.arange(len(stamps)) * 0.05e9
+    np.testing.assert_array_less(due - 0.005e9, np.array(stamps) - stamps[0])
 
 
 def test_a_best_effort_subscriber_hears_it_too(
