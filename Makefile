@@ -41,7 +41,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: setup.py | $(VENV)/bin/python
-	@echo 'Installing what the demo needs (about 300 MB, once) ...'
+	@echo 'Installing what the demo needs (1.3 GB on disk, once) ...'
 	@$(PIP) -e '.[ros,cpu,rooms,viewer]' || { \
 		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
 	@touch $@
