@@ -6,8 +6,8 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = 'mtl_perception'
-COMMANDS = ('demo', 'live', 'camera', 'rooms', 'train', 'compile', 'replay', 'benchmark',
-            'models')
+COMMANDS = ('demo', 'live', 'camera', 'rooms', 'train', 'import-weights', 'evaluate', 'study',
+            'compile', 'replay', 'benchmark', 'models')
 
 # What a robot gets from rosdep (package.xml) comes from PyPI where there is no ROS. Upper
 # bounds name what has been tested; docs/compatibility.md tells what differs between them.
@@ -54,6 +54,7 @@ EXTRAS = {
         'torchmetrics>=1.4',
         'torchvision>=0.23,<0.30',
     ],
+    'tensorboard': ['tensorboard>=2.12'],
     'tensorrt': ['torch-tensorrt>=2.8'],
     # The ONNX builder and runtime; torch-tensorrt-rtx brings both and torch.
     'tensorrt-rtx': [*CORE, 'onnx>=1.16', 'torch-tensorrt-rtx==2.14.0'],
@@ -67,6 +68,7 @@ EXTRAS = {
         'pytest>=8',
         'pytest-timeout>=2.3',
         'ruff>=0.6',
+        'tensorboard>=2.12',
         'types-PyYAML',
     ],
 }
@@ -76,7 +78,10 @@ setup(
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={
-        PACKAGE: ['py.typed', 'labels/*.yaml', 'labels/maps/*.yaml', 'bundles/*/*'],
+        PACKAGE: [
+            'py.typed', 'labels/*.yaml', 'labels/maps/*.yaml', 'bundles/*/*',
+            'evaluation/report/page.*',
+        ],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
@@ -86,6 +91,7 @@ setup(
             file for file in glob('config/*') if '.' in file.rsplit('/', 1)[-1]
         )),
         (f'share/{PACKAGE}/config/train', sorted(glob('config/train/*.yaml'))),
+        (f'share/{PACKAGE}/config/study', sorted(glob('config/study/*.yaml'))),
     ],
     install_requires=['setuptools'],
     extras_require=EXTRAS,
@@ -96,6 +102,8 @@ setup(
     description='One RGB camera in; labels, metric depth, normals, edges and a fused cloud out',
     license='Apache-2.0',
     entry_points={
-        'console_scripts': [f'{name} = {PACKAGE}.cli:{name}' for name in COMMANDS],
+        'console_scripts': [
+            f'{name} = {PACKAGE}.cli:{name.replace("-", "_")}' for name in COMMANDS
+        ],
     },
 )

@@ -31,8 +31,13 @@ COMMANDS = {
     'camera': Command('mtl_perception.ros.camera_command', 'publish a camera, video, bag, rooms'),
     'rooms': Command('mtl_perception.datasets.rooms_command', 'render labelled rooms'),
     'train': Command('mtl_perception.training.command', 'train a network, write a bundle'),
+    'import-weights': Command(
+        'mtl_perception.training.import_command', 'published weights into a bundle'
+    ),
+    'evaluate': Command('mtl_perception.training.evaluate_command', 'score a model on a dataset'),
+    'study': Command('mtl_perception.training.study_command', 'compare networks by Delta_m'),
     'compile': Command('mtl_perception.inference.compile_command', 'build an engine beforehand'),
-    'replay': Command('mtl_perception.evaluation.replay_command', 'score a model on a rosbag'),
+    'replay': Command('mtl_perception.ros.replay_command', 'score a model on a rosbag'),
     'benchmark': Command('mtl_perception.ros.benchmark_command', 'time every stage of a frame'),
     'models': Command('mtl_perception.networks.command', 'list the networks and what they cost'),
 }
@@ -121,20 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _console_script(name: str) -> Callable[[], int]:
-    def run() -> int:
-        return main([name, *sys.argv[1:]])
+def __getattr__(name: str) -> Callable[[], int]:
+    """Return a command as the function that its console script in setup.py calls."""
+    command = name.replace('_', '-')
+    if command not in COMMANDS:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
-    return run
+    def script() -> int:
+        return main([command, *sys.argv[1:]])
 
-
-# `ros2 run mtl_perception live` finds these through the console scripts in setup.py.
-demo = _console_script('demo')
-live = _console_script('live')
-camera = _console_script('camera')
-rooms = _console_script('rooms')
-train = _console_script('train')
-compile = _console_script('compile')
-replay = _console_script('replay')
-benchmark = _console_script('benchmark')
-models = _console_script('models')
+    return script

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import Any, Final
 
 import cv2
@@ -34,6 +35,11 @@ _TO_RGB: Final = {
     'mono8': cv2.COLOR_GRAY2RGB,
     '8UC1': cv2.COLOR_GRAY2RGB,
 }
+
+
+# What compressed_depth_image_transport puts before the picture: its format, a float for the
+# scale of inverse depth and one for its offset.
+_DEPTH_HEADER: Final = struct.Struct('<iff')
 
 
 class ImageCodecError(MtlPerceptionError):
@@ -178,3 +184,45 @@ def decode_compressed(data: Any) -> NDArray[np.uint8]:
     if image is None:
         raise ImageCodecError(f'{buffer.size} bytes of a compressed image are not a JPEG or PNG')
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_compressed_depth(data: Any, format_name: str) -> NDArray[np.float32]:
+    """
+    Decode a compressedDepth sensor_msgs/CompressedImage to depth (H, W) in metres, NaN = invalid.
+
+    `format_name` is the message's format: '16UC1; compressedDepth png', where the PNG after
+    the 12 bytes of header holds millimetres; or '32FC1; compressedDepth png', where it holds
+    quantised inverse depth q = a / z + b with a and b in the header, 0 = invalid. Source:
+    compressed_depth_image_transport.
+
+    Raises
+    ------
+    ImageCodecError
+        The bytes are too few or no 16 bit PNG (RVL is not supported), or the format is another.
+
+    """
+    encoding = format_name.partition(';')[0].strip()
+    buffer = np.frombuffer(data, np.uint8)
+    if encoding not in ('16UC1', 'mono16', '32FC1') or 'rvl' in format_name.lower():
+        raise ImageCodecError(
+            f'compressed depth of format {format_name!r} cannot be decoded; known are '
+            "'16UC1; compressedDepth png' and '32FC1; compressedDepth png'"
+        )
+    picture = None
+    try:
+        if buffer.size > _DEPTH_HEADER.size:
+            picture = cv2.imdecode(buffer[_DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ImageCodecError(f'compressed depth cannot be decoded: {error.err}') from error
+    if picture is None or picture.dtype != np.uint16 or picture.ndim != 2:
+        raise ImageCodecError(
+            f'{buffer.size} bytes of compressed depth are not {_DEPTH_HEADER.size} bytes of '
+            'header and a 16 bit PNG'
+        )
+    if encoding != '32FC1':
+        return to_metres(picture, '16UC1')
+    _, scale, offset = _DEPTH_HEADER.unpack_from(buffer.data)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        depth = np.float32(scale) / (picture.astype(np.float32) - np.float32(offset))
+    depth[picture == 0] = np.nan
+    return to_metres(depth, '32FC1')

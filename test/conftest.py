@@ -170,3 +170,46 @@ def bags() -> BagMaker:
     """Return what makes messages and bags, or skip without rosbags."""
     pytest.importorskip('rosbags', reason='rosbags is not installed')
     return BagMaker()
+
+
+@pytest.fixture(scope='session')
+def walk_bag(bags: BagMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    Return a bag in the layout that `rooms --bag` writes: 8 frames of 128x96, 250 ms apart.
+
+    A camera comes nearer to a wall behind a floor; every seventh depth is unknown. Each image
+    is recorded 4 ms after it was taken, depth before it, camera_info after it.
+    """
+    camera = CameraModel(128, 96, 120.0, 120.0, 63.5, 47.5)
+    y = np.repeat((np.arange(96.0)[:, None] - 47.5) / 120.0, 128, axis=1)
+    messages = []
+    for index in range(8):
+        stamp = 1_700_000_000_000_000_000 + index * 250_000_000
+        generator = np.random.default_rng(index)
+        coarse = generator.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+        image = np.kron(coarse, np.ones((16, 16, 1), np.uint8))
+        wall = 4.0 - 0.2 * index
+        floor = np.divide(1.2, y, out=np.full_like(y, np.inf), where=y > 0)
+        depth = np.minimum(floor, wall).astype(np.float32)
+        depth.ravel()[::7] = np.nan
+        labels = np.where(floor < wall, 1, 0).astype(np.uint8)
+        normals = np.where((floor < wall)[..., None], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0])
+        edges = np.zeros((96, 128), np.uint8)
+        edges[1:][labels[1:] != labels[:-1]] = 255
+        frame = 'camera_color_optical_frame'
+        truth = '/ground_truth'
+        messages += [
+            ('/camera/aligned_depth_to_color/image_raw', stamp + 2_000_000,
+             bags.image(depth, '32FC1', stamp, frame)),
+            ('/camera/color/image_raw', stamp + 4_000_000,
+             bags.image(image, 'rgb8', stamp, frame)),
+            ('/camera/color/camera_info', stamp + 5_000_000,
+             bags.camera_info(camera, stamp, frame)),
+            (f'{truth}/semantic/image_raw', stamp + 6_000_000,
+             bags.image(labels, 'mono8', stamp, frame)),
+            (f'{truth}/normals/image_raw', stamp + 6_000_000,
+             bags.image(normals.astype(np.float32), '32FC3', stamp, frame)),
+            (f'{truth}/edges/image_raw', stamp + 6_000_000,
+             bags.image(edges, 'mono8', stamp, frame)),
+        ]  # fmt: skip
+    return bags.write(tmp_path_factory.mktemp('walk') / 'walk', messages)

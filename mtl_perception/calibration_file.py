@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from mtl_perception.camera import CameraError, CameraModel
-from mtl_perception.ros.errors import RosError
 import yaml
 
 
@@ -23,25 +23,29 @@ def load_calibration(path: Path | str) -> CameraModel:
     """
     Read a calibration YAML file (the format of camera_calibration_parsers).
 
+    A camera_info message as `ros2 topic echo --once` prints it is understood as well.
+
     Raises
     ------
-    RosError
+    CameraError
         If the file cannot be read, lacks a field, or holds values that no camera has.
 
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = next(iter(yaml.safe_load_all(path.read_text())), None)
     except OSError as error:
         msg = f'calibration {path} cannot be read: {error.strerror}'
-        raise RosError(msg) from error
+        raise CameraError(msg) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f'calibration {path} is not YAML: {" ".join(str(error).split())}'
-        raise RosError(msg) from error
+        raise CameraError(msg) from error
     if not isinstance(content, dict):
         msg = f'calibration {path} holds no fields: expected image_width, camera_matrix, ...'
-        raise RosError(msg)
+        raise CameraError(msg)
     try:
+        if 'k' in content:
+            return _from_message(content)
         k = _matrix(content, 'camera_matrix', 9)
         r = _matrix(content, 'rectification_matrix', 9)
         p = _matrix(content, 'projection_matrix', 12)
@@ -61,7 +65,16 @@ def load_calibration(path: Path | str) -> CameraModel:
         )
     except KeyError as error:
         msg = f'calibration {path} lacks the field {error}'
-        raise RosError(msg) from error
+        raise CameraError(msg) from error
     except (TypeError, ValueError, CameraError) as error:
         msg = f'calibration {path} cannot be used: {error}'
-        raise RosError(msg) from error
+        raise CameraError(msg) from error
+
+
+def _from_message(content: dict[str, Any]) -> CameraModel:
+    """Return the camera of a CameraInfo that was printed as YAML."""
+    region = {'x_offset': 0, 'y_offset': 0, 'width': 0, 'height': 0, **content.get('roi', {})}
+    fields = {'binning_x': 0, 'binning_y': 0, **content, 'roi': SimpleNamespace(**region)}
+    if missing := [name for name in ('width', 'height', 'distortion_model') if name not in fields]:
+        raise KeyError(missing[0])
+    return CameraModel.from_camera_info(SimpleNamespace(**fields))
