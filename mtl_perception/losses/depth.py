@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth errors: L1 in metres as published, or L1 in log-depth."""
+"""Depth errors: L1 in metres as published, L1 in log-depth with or without its slope."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ _INVERSE_RANGE = 65536.0
 _INVERSE_PER_M = 100.0
 # Only keeps exp() finite on an untrained network; the deployed range is the bundle's.
 _LOSS_RANGE_M = (1e-3, 1e3)
+# Every pixel, then every second, fourth and eighth: fine relief and whole walls.
+_GRADIENT_STRIDES = (1, 2, 4, 8)
 
 
 def _mean_over(error: Tensor, valid: Tensor) -> Tensor:
@@ -45,6 +47,31 @@ def depth_log_l1_loss(raw: Tensor, target: Tensor) -> Tensor:
     valid = torch.isfinite(target) & (target > 0)
     safe = torch.where(valid, target, torch.ones_like(target))
     return _mean_over((raw[:, 0] - safe.log()).abs(), valid)
+
+
+def depth_log_gradient_loss(raw: Tensor, target: Tensor) -> Tensor:
+    """
+    `depth_log_l1_loss` plus the mean absolute error of the slope of log-depth.
+
+    The slope is the difference of horizontal and of vertical neighbours at four strides, each
+    counted where both are valid (Li and Snavely, MegaDepth, CVPR 2018, section 4.2; their sum
+    over scales, here normalised by valid pairs). A smooth depth that is right on average has
+    wrong surfaces; this makes the surfaces count.
+
+    :param raw: log-depth float32 (B, 1, H, W)
+    :param target: depth (B, H, W) metres, positive; NaN = invalid
+    :returns: scalar; zero, with a gradient, where no pixel is valid
+    """
+    valid = torch.isfinite(target) & (target > 0)
+    error = raw[:, 0] - torch.where(valid, target, torch.ones_like(target)).log()
+    total = depth_log_l1_loss(raw, target)
+    for stride in _GRADIENT_STRIDES:
+        own, known = error[:, ::stride, ::stride], valid[:, ::stride, ::stride]
+        across = (own[:, :, 1:] - own[:, :, :-1]).abs()
+        down = (own[:, 1:] - own[:, :-1]).abs()
+        total = total + _mean_over(across, known[:, :, 1:] & known[:, :, :-1])
+        total = total + _mean_over(down, known[:, 1:] & known[:, :-1])
+    return total
 
 
 def depth_inverse_berhu_loss(raw: Tensor, target: Tensor) -> Tensor:

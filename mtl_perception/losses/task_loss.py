@@ -10,6 +10,7 @@ from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.losses.depth import (
     depth_inverse_berhu_loss,
     depth_l1_loss,
+    depth_log_gradient_loss,
     depth_log_l1_loss,
 )
 from mtl_perception.losses.edges import edges_balanced_loss
@@ -29,6 +30,7 @@ LOSSES: Mapping[str, Mapping[str, LossFunction]] = {
     'depth': {
         'l1': depth_l1_loss,
         'log_l1': depth_log_l1_loss,
+        'log_gradient': depth_log_gradient_loss,
         'inverse_berhu': depth_inverse_berhu_loss,
     },
     'normals': {'l1': normals_l1_loss, 'cosine': normals_cosine_loss},

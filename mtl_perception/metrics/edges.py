@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mtl_perception.metrics.errors import MetricError
+from mtl_perception.metrics.errors import require_same_shape
 import torch
 from torch import Tensor
 import torch.nn.functional as F
@@ -45,9 +45,7 @@ class EdgesMetric(Metric):
             If the shapes differ.
 
         """
-        if prediction.shape != target.shape:
-            msg = f'edges of shape {tuple(prediction.shape)} against {tuple(target.shape)}'
-            raise MetricError(msg)
+        require_same_shape('edges', prediction, target)
         annotated = target != 255
         true = target == 1
         near_true = self._dilate(true.float()) > 0

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mtl_perception.metrics.errors import MetricError
+from mtl_perception.metrics.errors import require_same_shape
 from mtl_perception.values import UNLABELLED
 import torch
 from torch import Tensor
@@ -51,9 +51,7 @@ class SaliencyMetric(Metric):
             If the shapes differ.
 
         """
-        if prediction.shape != target.shape:
-            msg = f'saliency of shape {tuple(prediction.shape)} against {tuple(target.shape)}'
-            raise MetricError(msg)
+        require_same_shape('saliency', prediction, target)
         for predicted, true in zip(prediction, target):
             annotated = true != UNLABELLED
             if not bool(annotated.any()):

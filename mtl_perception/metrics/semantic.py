@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mtl_perception.metrics.errors import MetricError
+from mtl_perception.metrics.errors import MetricError, require_same_shape
 from mtl_perception.values import UNLABELLED
 import torch
 from torch import Tensor
@@ -44,9 +44,7 @@ class SemanticMetric(Metric):
             If shapes differ or a label is out of range.
 
         """
-        if prediction.shape != target.shape:
-            msg = f'labels of shape {tuple(prediction.shape)} against {tuple(target.shape)}'
-            raise MetricError(msg)
+        require_same_shape('labels', prediction, target)
         labelled = target != UNLABELLED
         rows = target[labelled].long()
         columns = prediction[labelled].long()

@@ -19,6 +19,7 @@ DEPTH_PICTURE_RANGE_M = (0.3, 10.0)
 _NORMALS_TO_RGB = np.array(
     [[127.5, 0.0, 0.0, 127.5], [0.0, -127.5, 0.0, 127.5], [0.0, 0.0, -127.5, 127.5]]
 )
+_BAND_ROWS = 32
 
 
 def colourise_labels(
@@ -62,9 +63,15 @@ def colourise_normals(normals: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """
     import cv2
 
-    picture = cv2.transform(normals.astype(np.float32, copy=False), _NORMALS_TO_RGB)
-    cv2.patchNaNs(picture, 0.0)
-    return np.asarray(cv2.convertScaleAbs(picture))  # rounds to the nearest
+    picture = np.empty(normals.shape, np.uint8)
+    # Band by band: what one step writes is still in the cache when the next reads it.
+    for start in range(0, len(normals), _BAND_ROWS):
+        band = normals[start : start + _BAND_ROWS].astype(np.float32, copy=False)
+        coloured = cv2.transform(band, _NORMALS_TO_RGB)
+        cv2.patchNaNs(coloured, 0.0)
+        # Rounds to the nearest.
+        cv2.convertScaleAbs(coloured, picture[start : start + _BAND_ROWS])
+    return picture
 
 
 def colourise_edges(edges: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

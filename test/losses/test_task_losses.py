@@ -49,6 +49,29 @@ def test_depth_is_a_mean_over_valid_pixels(name):
     assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
 
 
+def test_depth_slope_compares_neighbours_at_four_strides():
+    """Plain loops over a map large enough for the longest stride, with holes."""
+    height, width = 11, 19
+    raw = RNG.normal(size=(1, 1, height, width))
+    target = RNG.uniform(0.3, 9, (1, height, width)).astype(np.float32)
+    target[0, 3, 2:8] = np.nan
+    error = {
+        (y, x): raw[0, 0, y, x] - math.log(target[0, y, x])
+        for y in range(height) for x in range(width) if not math.isnan(target[0, y, x])
+    }
+    expected = np.mean([abs(each) for each in error.values()])
+    for stride in (1, 2, 4, 8):
+        for dy, dx in ((0, stride), (stride, 0)):
+            steps = [
+                abs(error[y + dy, x + dx] - error[y, x])
+                for y in range(0, height, stride) for x in range(0, width, stride)
+                if (y, x) in error and (y + dy, x + dx) in error
+            ]
+            expected += np.mean(steps)
+    loss = task_loss(DEPTH, torch.tensor(raw), torch.tensor(target), 'log_gradient')
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize('name', ['l1', 'cosine'])
 def test_normals_compare_unit_vectors_of_valid_pixels(name):
     raw = RNG.normal(size=(B, 3, H, W)) * 5

@@ -64,6 +64,7 @@ def test_depth_against_the_formulas():
     for prefix, pairs in sums.items():
         expected = {
             'abs_rel': np.mean([abs(p - z) / z for p, z in pairs]),
+            'sq_rel_m': np.mean([(p - z) ** 2 / z for p, z in pairs]),
             'rmse_m': math.sqrt(np.mean([(p - z) ** 2 for p, z in pairs])),
             'log10': np.mean([abs(math.log10(p / z)) for p, z in pairs]),
             **{
