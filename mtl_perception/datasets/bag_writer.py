@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.bags.message_writer import MessageWriter
 from mtl_perception.camera import CameraModel
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.files import atomic_directory
-from mtl_perception.simulation.rooms import rooms_frames
+from mtl_perception.simulation.rooms import FIELD_OF_VIEW_DEG, rooms_frames
 from mtl_perception.values import Sample
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,9 @@ def quaternion_of(rotation: npt.NDArray[np.float64]) -> tuple[float, float, floa
     return x, y, z, w
 
 
-class BagWriter:
+class BagWriter(MessageWriter):
     """
-    A rosbag2 being written; a context manager. Topics are opened by the first message.
+    A recording of a rendered camera; a context manager. Topics are opened by the first message.
 
     Raises
     ------
@@ -59,42 +59,6 @@ class BagWriter:
         If an array has a type that no image encoding stands for.
 
     """
-
-    def __init__(self, directory: Path) -> None:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-        from rosbags.typesys import get_typestore, Stores
-
-        self._store: Any = get_typestore(Stores.ROS2_JAZZY)
-        self._writer: Any = Writer(directory, version=9, storage_plugin=StoragePlugin.MCAP)
-        self._connections: dict[str, Any] = {}
-
-    def __enter__(self) -> BagWriter:
-        self._writer.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.close()
-
-    def _make(self, name: str, **fields: Any) -> Any:
-        return self._store.types[name](**fields)
-
-    def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        stamp = self._make(
-            'builtin_interfaces/msg/Time', sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9
-        )
-        return self._make('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
-
-    def _write(self, topic: str, name: str, stamp_ns: int, message: Any) -> None:
-        if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(
-                topic, name, typestore=self._store
-            )
-        self._writer.write(
-            self._connections[topic], stamp_ns, self._store.serialize_cdr(message, name)
-        )
 
     def image(
         self, topic: str, stamp_ns: int, image: npt.NDArray[Any], frame_id: str = OPTICAL_FRAME
@@ -105,30 +69,13 @@ class BagWriter:
             raise DatasetError(
                 f'{topic}: no image encoding for {image.dtype} of {image.ndim} dimensions'
             )
-        height, width = image.shape[:2]
-        data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
-        name = 'sensor_msgs/msg/Image'
-        self._write(topic, name, stamp_ns, self._make(
-            name, header=self._header(stamp_ns, frame_id), height=height, width=width,
-            encoding=encoding, is_bigendian=0, step=data.size // height, data=data,
-        ))
+        self.write_image(topic, stamp_ns, self.header(stamp_ns, frame_id), encoding, image)
 
     def camera_info(
         self, topic: str, stamp_ns: int, camera: CameraModel, frame_id: str = OPTICAL_FRAME
     ) -> None:
         """Write sensor_msgs/CameraInfo of a rectified camera: K, P, D = 0, R = 1."""
-        k = np.array([camera.fx, 0, camera.cx, 0, camera.fy, camera.cy, 0, 0, 1], np.float64)
-        p = np.insert(k.reshape(3, 3), 3, 0, axis=1).reshape(-1)
-        region = self._make(
-            'sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0, width=0,
-            do_rectify=False,
-        )
-        name = 'sensor_msgs/msg/CameraInfo'
-        self._write(topic, name, stamp_ns, self._make(
-            name, header=self._header(stamp_ns, frame_id), height=camera.height,
-            width=camera.width, distortion_model='plumb_bob', d=np.zeros(5), k=k,
-            r=np.eye(3).reshape(-1), p=p, binning_x=0, binning_y=0, roi=region,
-        ))
+        self.write_camera_info(topic, stamp_ns, self.header(stamp_ns, frame_id), camera)
 
     def pose(
         self, topic: str, stamp_ns: int, pose: npt.NDArray[np.float64],
@@ -137,34 +84,34 @@ class BagWriter:
         """Write a pose (4, 4), child -> parent, as nav_msgs/Odometry and on /tf."""
         x, y, z = (float(value) for value in pose[:3, 3])
         qx, qy, qz, qw = quaternion_of(pose[:3, :3])
-        rotation = self._make('geometry_msgs/msg/Quaternion', x=qx, y=qy, z=qz, w=qw)
+        rotation = self.make('geometry_msgs/msg/Quaternion', x=qx, y=qy, z=qz, w=qw)
         vector = 'geometry_msgs/msg/Vector3'
-        zero = self._make(vector, x=0.0, y=0.0, z=0.0)
-        header = self._header(stamp_ns, parent)
+        zero = self.make(vector, x=0.0, y=0.0, z=0.0)
+        header = self.header(stamp_ns, parent)
         name = 'nav_msgs/msg/Odometry'
-        self._write(topic, name, stamp_ns, self._make(
+        self.write(topic, name, stamp_ns, self.make(
             name, header=header, child_frame_id=child,
-            pose=self._make(
+            pose=self.make(
                 'geometry_msgs/msg/PoseWithCovariance', covariance=np.zeros(36),
-                pose=self._make(
+                pose=self.make(
                     'geometry_msgs/msg/Pose', orientation=rotation,
-                    position=self._make('geometry_msgs/msg/Point', x=x, y=y, z=z),
+                    position=self.make('geometry_msgs/msg/Point', x=x, y=y, z=z),
                 ),
             ),
-            twist=self._make(
+            twist=self.make(
                 'geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
-                twist=self._make('geometry_msgs/msg/Twist', linear=zero, angular=zero),
+                twist=self.make('geometry_msgs/msg/Twist', linear=zero, angular=zero),
             ),
         ))
-        transform = self._make(
+        transform = self.make(
             'geometry_msgs/msg/TransformStamped', header=header, child_frame_id=child,
-            transform=self._make(
+            transform=self.make(
                 'geometry_msgs/msg/Transform', rotation=rotation,
-                translation=self._make(vector, x=x, y=y, z=z),
+                translation=self.make(vector, x=x, y=y, z=z),
             ),
         )
         name = 'tf2_msgs/msg/TFMessage'
-        self._write('/tf', name, stamp_ns, self._make(name, transforms=[transform]))
+        self.write('/tf', name, stamp_ns, self.make(name, transforms=[transform]))
 
     def sample(self, stamp_ns: int, sample: Sample) -> None:
         """
@@ -191,6 +138,7 @@ class BagWriter:
 
 def write_rooms_bag(
     path: Path, seed: int, frames: int, *, size: tuple[int, int] = (320, 240),
+    field_of_view_deg: tuple[float, float] = FIELD_OF_VIEW_DEG,
     frames_per_world: int, rate_hz: float = 30.0, on_frame: Callable[[], None] = lambda: None,
 ) -> None:
     """
@@ -210,12 +158,14 @@ def write_rooms_bag(
     if path.exists():
         raise DatasetError(f'{path} exists; choose another --out or remove it')
     samples: Iterable[Sample] = rooms_frames(
-        seed, frames, size=size, frames_per_world=frames_per_world, rate_hz=rate_hz
+        seed, frames, size=size, field_of_view_deg=field_of_view_deg,
+        frames_per_world=frames_per_world, rate_hz=rate_hz,
     )
     with atomic_directory(path) as target:
         # The bag's own directory must not exist when rosbags opens it.
         inner = target / 'bag'
-        with BagWriter(inner) as writer:
+        writer = BagWriter(inner)
+        with writer:
             for number, sample in enumerate(samples):
                 writer.sample(_START_NS + round(number * 1e9 / rate_hz), sample)
                 on_frame()

@@ -107,13 +107,17 @@ def _write(path: Path, image: npt.NDArray[Any], options: list[int]) -> None:
         raise DatasetError(f'{path} cannot be written; is the disk full?')
 
 
-def settings_of(seed: int, frames_per_world: int, size: tuple[int, int]) -> dict[str, Any]:
+def settings_of(
+    seed: int, frames_per_world: int, size: tuple[int, int],
+    field_of_view_deg: tuple[float, float],
+) -> dict[str, Any]:
     """Return what rooms.json holds."""
     return {
         'format_version': FORMAT_VERSION,
         'seed': seed,
         'frames_per_world': frames_per_world,
         'size': list(size),
+        'field_of_view_deg': list(field_of_view_deg),
         'depth_step_m': DEPTH_STEP_M,
     }
 

@@ -11,10 +11,11 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+from mtl_perception.command_line import positive, progress_bar, size
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.rooms import settings_of, write_frame
 from mtl_perception.files import atomic_directory, atomic_write
-from mtl_perception.simulation.rooms import world_frames
+from mtl_perception.simulation.rooms import FIELD_OF_VIEW_DEG, world_frames
 from mtl_perception.tasks import standard_tasks
 import yaml
 
@@ -28,16 +29,9 @@ A folder that was begun with the same settings is continued where it stopped.
 """
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, cross, height = text.partition('x')
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 320x240')
-    return int(width), int(height)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is not zero or a positive number')
     return int(text)
 
 
@@ -46,15 +40,21 @@ def _parser() -> argparse.ArgumentParser:
         prog='python3 -m mtl_perception rooms', description=__doc__, epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--frames', type=_positive, required=True, help='how many frames')
-    parser.add_argument('--seed', type=int, default=0, help='same seed, same frames (default 0)')
+    parser.add_argument('--frames', type=positive, required=True, help='how many frames')
+    parser.add_argument('--seed', type=_seed, default=0, help='same seed, same frames (default 0)')
     parser.add_argument('--out', type=Path, required=True, help='the folder or bag to write')
-    parser.add_argument('--size', type=_size, default=(320, 240), help='default 320x240')
+    parser.add_argument('--size', type=size, default=(320, 240), help='default 320x240')
     parser.add_argument(
-        '--frames-per-world', type=_positive, default=None,
+        '--field-of-view', type=float, nargs=2, default=FIELD_OF_VIEW_DEG,
+        metavar=('MIN', 'MAX'),
+        help='horizontal, degrees; each apartment is seen through one drawn between the two '
+        '(default 50 85)',
+    )
+    parser.add_argument(
+        '--frames-per-world', type=positive, default=None,
         help='frames of one apartment before the next (default 24; a bag: all of them)',
     )
-    parser.add_argument('--workers', type=_positive, default=1, help='processes (default 1)')
+    parser.add_argument('--workers', type=positive, default=1, help='processes (default 1)')
     parser.add_argument(
         '--bag', action='store_true',
         help='write a rosbag2 (MCAP): camera at 30 Hz, ground truth, odometry',
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def render_world(
     directory: Path, seed: int, index: int, frames: int, frames_per_world: int,
-    size: tuple[int, int],
+    size: tuple[int, int], field_of_view_deg: tuple[float, float],
 ) -> int:
     """Render the first `frames` frames of one world into its directory; return how many."""
     import cv2
@@ -73,7 +73,9 @@ def render_world(
     cv2.setNumThreads(1)
     with atomic_directory(_world_directory(directory, index)) as target:
         lines = []
-        samples = world_frames(seed, index, frames_per_world, size=size)
+        samples = world_frames(
+            seed, index, frames_per_world, size=size, field_of_view_deg=field_of_view_deg
+        )
         for number, sample in zip(range(frames), samples):
             lines.append(json.dumps(write_frame(sample, target, number)))
         (target / 'frames.jsonl').write_text('\n'.join(lines) + '\n')
@@ -91,6 +93,7 @@ def _finished(directory: Path, index: int) -> int:
 
 def write_dataset(
     directory: Path, seed: int, frames: int, *, size: tuple[int, int] = (320, 240),
+    field_of_view_deg: tuple[float, float] = FIELD_OF_VIEW_DEG,
     frames_per_world: int = 24, workers: int = 1,
 ) -> None:
     """
@@ -103,7 +106,7 @@ def write_dataset(
 
     """
     directory.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(seed, frames_per_world, size)
+    settings = settings_of(seed, frames_per_world, size, field_of_view_deg)
     settings_path = directory / 'rooms.json'
     if settings_path.exists():
         found = json.loads(settings_path.read_text())
@@ -124,7 +127,9 @@ def write_dataset(
         if _finished(directory, index) >= count:
             done += count
         else:
-            jobs.append((directory, seed, index, count, frames_per_world, size))
+            jobs.append(
+                (directory, seed, index, count, frames_per_world, size, field_of_view_deg)
+            )
     _run(jobs, done, frames, workers)
 
 
@@ -147,28 +152,13 @@ def _run(jobs: list[tuple[Any, ...]], done: int, frames: int, workers: int) -> N
                 raise
 
 
-def progress_bar() -> Any:
-    """Return a progress bar with rate and time left, on the error stream."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    low, high = arguments.field_of_view
+    if not 0 < low <= high < 180:
+        parser.error(f'--field-of-view {low:g} {high:g} should rise, between 0 and 180')
     if arguments.bag:
         from mtl_perception.datasets.bag_writer import write_rooms_bag
 
@@ -176,12 +166,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             task = bar.add_task('rooms', total=arguments.frames)
             write_rooms_bag(
                 arguments.out, arguments.seed, arguments.frames, size=arguments.size,
+                field_of_view_deg=(low, high),
                 frames_per_world=arguments.frames_per_world or arguments.frames,
                 rate_hz=_BAG_RATE_HZ, on_frame=lambda: bar.advance(task),
             )
     else:
         write_dataset(
             arguments.out, arguments.seed, arguments.frames, size=arguments.size,
+            field_of_view_deg=(low, high),
             frames_per_world=arguments.frames_per_world or 24, workers=arguments.workers,
         )
     return 0

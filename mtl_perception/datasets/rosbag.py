@@ -17,6 +17,7 @@ from mtl_perception.bags.recovery import RecordedMessage
 from mtl_perception.bags.stamps import Match, match_stamps, Stamped
 from mtl_perception.bags.topics import BagTopics, find_topics
 from mtl_perception.camera import CameraModel
+from mtl_perception.command_line import progress_bar
 from mtl_perception.datasets.depth_edges import depth_jump_edges
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.file_dataset import check_split, select_tasks
@@ -32,9 +33,9 @@ _TASKS = (
     Task('normals', 'normals'),
     Task('edges', 'edges', edge_meaning='depth_jumps'),
 )
-_VAL_SHARE = 0.2
+VALIDATION_SHARE = 0.2
 # Frames this close before the validation part show nearly the same and are left out of training.
-_SPLIT_GAP_NS = 1_000_000_000
+SPLIT_GAP_NS = 1_000_000_000
 # Colour and depth are a few pixels off at jumps, and sensors smear depth there.
 _JUMP_MARGIN_PX = 2
 
@@ -234,10 +235,10 @@ def _odd(size: float) -> int:
 def _part(entries: list[_Entry], split: str) -> tuple[_Entry, ...]:
     if split == 'all':
         return tuple(entries)
-    first = len(entries) - max(1, round(_VAL_SHARE * len(entries)))
+    first = len(entries) - max(1, round(VALIDATION_SHARE * len(entries)))
     if split == 'val':
         return tuple(entries[first:])
-    latest = entries[first].stamp_ns - _SPLIT_GAP_NS
+    latest = entries[first].stamp_ns - SPLIT_GAP_NS
     kept = tuple(entry for entry in entries[:first] if entry.stamp_ns <= latest)
     if not kept:
         msg = f'a recording of {len(entries)} frames is too short to be split; use split all'
@@ -255,11 +256,7 @@ def _stamped(bag: BagFile, topics: list[str]) -> Iterator[Stamped[RecordedMessag
 def _with_progress(
     matches: Iterator[Match[RecordedMessage]], total: int | None, path: Path
 ) -> Iterator[Match[RecordedMessage]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(transient=True) as progress:
         yield from progress.track(matches, total=total, description=f'reading {path.name}')
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mtl_perception.tasks import Task
-from mtl_perception.training.geometry_augmentation import flipped, random_window
+from mtl_perception.training.geometry_augmentation import flipped, random_window, rotated
 from mtl_perception.training.photometric import vary_photometry
 from mtl_perception.training.recipe import AugmentationRecipe
 from mtl_perception.values import Sample
@@ -28,6 +28,9 @@ def augment(
     """
     if generator.random() < recipe.flip:
         sample = flipped(sample, tasks)
-    sample = random_window(sample, tasks, size, recipe.zoom, generator)
+    if recipe.rotation_deg > 0:
+        angle = generator.uniform(-recipe.rotation_deg, recipe.rotation_deg)
+        sample = rotated(sample, tasks, angle)
+    sample = random_window(sample, tasks, size, recipe, generator)
     image = vary_photometry(sample.image, recipe.photometric, generator)
     return replace(sample, image=image)

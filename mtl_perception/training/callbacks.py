@@ -10,17 +10,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from mtl_perception.command_line import progress_bar
 from mtl_perception.files import atomic_write
+from mtl_perception.training.best import validation_scores
 from mtl_perception.training.scoring import describe
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 import torch
 
 LAST_CHECKPOINT = 'last.ckpt'
@@ -72,11 +66,7 @@ class RunProgress(L.Callback):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            TextColumn('training'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn('left'), TimeRemainingColumn(), TextColumn('{task.fields[loss]}'),
-            console=console,
-        )
+        self._progress = progress_bar('loss', console=console)
         self._began = 0.0
         self._first = 0
         self._mean_loss = 0.0
@@ -86,7 +76,7 @@ class RunProgress(L.Callback):
         self._first = trainer.global_step
         self._began = time.monotonic()
         self._bar = self._progress.add_task(
-            'steps', total=trainer.max_steps, completed=self._first, loss=''
+            'training', total=trainer.max_steps, completed=self._first, loss=''
         )
         if self._console.is_terminal:
             self._progress.start()
@@ -110,12 +100,7 @@ class RunProgress(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Say the headline scores."""
-        scores = {
-            name.removeprefix('validation/'): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith('validation/')
-        }
-        line = describe(scores, module.manifest.tasks)
+        line = describe(validation_scores(trainer), module.manifest.tasks)
         text = f'validation at step {trainer.global_step}: {line}'
         self._console.print(text, highlight=False, soft_wrap=True)
 

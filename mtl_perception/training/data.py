@@ -1,31 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled frames as tensors: datasets, the order they are drawn in, and batches."""
+"""Labelled frames as tensors, alone and in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.training.augmentation import augment
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.focal import depth_scale, reference_depth, reference_normals
 from mtl_perception.training.geometry_augmentation import fitted, with_camera
-from mtl_perception.training.recipe import NetworkRecipe, Recipe
+from mtl_perception.training.reading import Frames, next_readable
+from mtl_perception.training.recipe import NetworkRecipe, Recipe, SKIP
 from mtl_perception.values import Sample, UNLABELLED
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-
-
-class Frames(Protocol):
-    """What a dataset of the datasets room offers: a length, and a `Sample` by position."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
+from torch.utils.data import Dataset
 
 
 @dataclass
@@ -36,6 +30,7 @@ class Batch:
     depth_scale: Tensor  # float32 (B,), f / f_ref
     targets: dict[str, Tensor]  # (B, H, W); normals (B, 3, H, W)
     names: list[str]
+    damaged: tuple[str, ...] = ()  # what was said of frames that could not be read
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
@@ -44,6 +39,7 @@ class Batch:
             self.depth_scale.to(device, non_blocking=True),
             {name: each.to(device, non_blocking=True) for name, each in self.targets.items()},
             self.names,
+            self.damaged,
         )
 
     def pin_memory(self) -> Batch:
@@ -53,6 +49,7 @@ class Batch:
             self.depth_scale.pin_memory(),
             {name: each.pin_memory() for name, each in self.targets.items()},
             self.names,
+            self.damaged,
         )
 
 
@@ -61,8 +58,10 @@ def _checked_labels(sample: Sample, task: Task, values: Any) -> Any:
     wrong = (values >= classes) & (values != UNLABELLED)
     if wrong.any():
         msg = (
-            f'{sample.name}: target {task.name!r} holds label {int(values[wrong][0])}, but its '
-            f'label set has {classes} classes; map the labels, or use 255 for unlabelled'
+            f'{sample.name}: target {task.name!r} holds label {int(values[wrong][0])} in '
+            f'{int(wrong.sum())} pixels, but its label set '
+            f'{task.label_set.name if task.label_set else ""!r} has {classes} classes; map the '
+            'labels, or use 255 for unlabelled'
         )
         raise TrainingError(msg)
     return values
@@ -95,43 +94,67 @@ class TrainingFrames(Dataset[Any]):
         self._network = recipe.network
         self._augmentation = recipe.augmentation
         self._seed = recipe.loop.seed
+        self._skips = recipe.data.corrupt == SKIP
         early_steps = round(recipe.augmentation.early_share * recipe.optimiser.steps)
         self._early_draws = early_steps * recipe.optimiser.batch_size
 
     def unaugmented(self) -> ValidationFrames:
         """Return the same frames as they are, fitted, with metric targets."""
-        return ValidationFrames(self._frames, self._tasks, self._network)
+        return ValidationFrames(self._frames, self._tasks, self._network, skips=self._skips)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Any, ...]:
         draw, index = key
         generator = np.random.default_rng((self._seed, draw))
         size, focal = self._network.size, self._network.reference_focal_px
-        sample = with_camera(self._frames[index], size, focal)
+        if self._skips:
+            frame, damaged = next_readable(self._frames, index)
+        else:
+            frame, damaged = self._frames[index], ()
+        sample = with_camera(frame, size, focal)
         if draw < self._early_draws:
             size = self._augmentation.early_size or size
         sample = augment(sample, self._tasks, size, self._augmentation, generator)
         assert sample.camera is not None
-        return _item(sample, self._tasks, depth_scale(sample.camera, focal), reference=True)
+        scale = depth_scale(sample.camera, focal)
+        return (*_item(sample, self._tasks, scale, reference=True), damaged)
 
 
 class ValidationFrames(Dataset[Any]):
-    """Frames as the live node fits them, with targets in metric units."""
+    """
+    Frames as the live node fits them, with targets in metric units.
+
+    With `skips`, one that cannot be read is black and nowhere annotated: it scores nothing.
+    """
 
     def __init__(
-        self, frames: Frames, tasks: tuple[Task, ...], network: NetworkRecipe
+        self,
+        frames: Frames,
+        tasks: tuple[Task, ...],
+        network: NetworkRecipe,
+        *,
+        skips: bool = False,
     ) -> None:
         self._frames = frames
         self._tasks = tasks
         self._network = network
+        self._skips = skips
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         size, focal = self._network.size, self._network.reference_focal_px
-        sample = fitted(with_camera(self._frames[index], size, focal), self._tasks, size)
+        try:
+            frame = self._frames[index]
+        except DatasetError as error:
+            if not self._skips:
+                raise
+            black = torch.zeros((*size, 3), dtype=torch.uint8)
+            return black, 1.0, {}, 'damaged', (str(error),)
+        sample = fitted(with_camera(frame, size, focal), self._tasks, size)
         assert sample.camera is not None
-        return _item(sample, self._tasks, depth_scale(sample.camera, focal), reference=False)
+        scale = depth_scale(sample.camera, focal)
+        return (*_item(sample, self._tasks, scale, reference=False), ())
 
 
 def _item(
@@ -148,7 +171,7 @@ def _item(
 
 def collate(items: Sequence[tuple[Any, ...]]) -> Batch:
     """Stack frames; where some lack a task that others have, theirs is filled as invalid."""
-    images, scales, targets, names = zip(*items)
+    images, scales, targets, names, damaged = zip(*items)
     stacked = {}
     for name in dict.fromkeys(key for each in targets for key in each):
         model = next(each[name] for each in targets if name in each)
@@ -157,90 +180,9 @@ def collate(items: Sequence[tuple[Any, ...]]) -> Batch:
             [each.get(name, torch.full_like(model, empty)) for each in targets]
         )
     return Batch(
-        torch.stack(images), torch.tensor(scales, dtype=torch.float32), stacked, list(names)
-    )
-
-
-class StepSampler(Sampler[Any]):
-    """
-    Batches of (draw, index) keys, one batch a step.
-
-    The run is one endless sequence of shuffled passes over the frames; a resumed run starts in
-    it at `first_step` and draws what it would have drawn.
-    """
-
-    def __init__(
-        self, frames: int, batch_size: int, steps: int, seed: int, first_step: int = 0
-    ) -> None:
-        if frames < 1:
-            msg = 'there are no frames to train on'
-            raise TrainingError(msg)
-        self._frames = frames
-        self._batch_size = batch_size
-        self._steps = steps
-        self._seed = seed
-        self._first_step = first_step
-
-    def __len__(self) -> int:
-        # Of the whole run: Lightning counts the steps before `first_step` as done.
-        return self._steps
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        current, order = -1, np.empty(0, np.intp)
-        for step in range(self._first_step, self._steps):
-            batch = []
-            for draw in range(step * self._batch_size, (step + 1) * self._batch_size):
-                # Each pass over the frames has its own order.
-                number, place = divmod(draw, self._frames)
-                if number != current:
-                    generator = np.random.default_rng((self._seed, 1, number))
-                    current, order = number, generator.permutation(self._frames)
-                batch.append((draw, int(order[place])))
-            yield batch
-
-
-class _RunLoader(DataLoader[Any]):
-    """A loader whose sampler knows where the run resumes; this tells Lightning so."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the checkpoint's step says it all."""
-        return {}
-
-    def load_state_dict(self, _: dict[str, Any]) -> None:
-        """Accept what `state_dict` gave."""
-
-
-def _start_worker(_: int) -> None:
-    # One thread a worker: the cores belong to the network.
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def training_loader(
-    dataset: TrainingFrames, sampler: StepSampler, workers: int, *, pin: bool
-) -> DataLoader[Any]:
-    """Return the loader of augmented batches."""
-    return _RunLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-        pin_memory=pin,
-    )
-
-
-def validation_loader(
-    dataset: ValidationFrames, batch_size: int, limit: int | None = None
-) -> DataLoader[Any]:
-    """Return the loader of fitted frames; `limit` takes that many spread over all."""
-    count = len(dataset)
-    chosen: Any = range(count)
-    if limit is not None and limit < count:
-        chosen = [int(index) for index in np.linspace(0, count - 1, limit).round()]
-    return DataLoader(
-        torch.utils.data.Subset(dataset, list(chosen)), batch_size=batch_size, collate_fn=collate
+        torch.stack(images),
+        torch.tensor(scales, dtype=torch.float32),
+        stacked,
+        list(names),
+        tuple(message for each in damaged for message in each),
     )

@@ -12,7 +12,8 @@ from mtl_perception.files import atomic_write
 from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
 from mtl_perception.pictures import write_png
-from mtl_perception.training.data import Batch, collate, validation_loader, ValidationFrames
+from mtl_perception.training.data import Batch, collate, ValidationFrames
+from mtl_perception.training.loading import validation_loader
 from mtl_perception.training.picture_grid import prediction_grid
 from mtl_perception.training.scoring import describe, finished_maps, rounded, score, TrainingMean
 import numpy as np
@@ -54,8 +55,9 @@ def finish(
     loader = validation_loader(held_out, 8)
     predictors = {
         'this network': lambda batch: finished_maps(graph, manifest, batch),
-        'per-pixel training mean': mean.predictor(per_pixel=True),
-        'constant': mean.predictor(per_pixel=False),
+        'per-pixel training mean': mean.predictor('pixel'),
+        'per-row training mean': mean.predictor('row'),
+        'constant': mean.predictor('frame'),
     }
     scores = {}
     for name, predict in predictors.items():

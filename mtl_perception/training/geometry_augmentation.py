@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flip, zoom and crop of a labelled frame, its camera following so that geometry stays true."""
+"""Flip, turn, zoom and crop of a labelled frame, its camera following: geometry stays true."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import cv2
 from mtl_perception.camera import CameraModel
 from mtl_perception.tasks import Task
 from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.recipe import AugmentationRecipe
 from mtl_perception.values import Sample, UNLABELLED
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,39 @@ def flipped(sample: Sample, tasks: tuple[Task, ...]) -> Sample:
     return replace(
         sample, image=sample.image[:, ::-1], targets=targets, camera=camera, pose=None
     )
+
+
+def rotated(sample: Sample, tasks: tuple[Task, ...], angle_deg: float) -> Sample:
+    """
+    Return the frame as the camera sees it when it turns about its optical axis.
+
+    What lies right of the centre moves down for a positive angle. Depth along the axis and the
+    intrinsics stay; normals turn with the picture. What the turned frame does not show is black
+    and unlabelled. Focal lengths may differ: the pixels move as the rays do.
+    """
+    camera = sample.camera
+    assert camera is not None
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    matrix = camera.matrix @ turn @ np.linalg.inv(camera.matrix)
+    size = (camera.width, camera.height)
+    targets = {}
+    for task in tasks:
+        if task.name in sample.targets:
+            target = sample.targets[task.name]
+            empty = np.nan if task.kind in ('depth', 'normals') else UNLABELLED
+            values = cv2.warpAffine(
+                np.ascontiguousarray(target), matrix[:2], size, flags=cv2.INTER_NEAREST,
+                borderMode=cv2.BORDER_CONSTANT, borderValue=(empty,) * 4,
+            )
+            if task.kind == 'normals':
+                values = values @ turn.T.astype(values.dtype)
+            targets[task.name] = values
+    image = cv2.warpAffine(np.ascontiguousarray(sample.image), matrix[:2], size)
+    pose = None if sample.pose is None else sample.pose.copy()
+    if pose is not None:
+        pose[:3, :3] = pose[:3, :3] @ turn.T
+    return replace(sample, image=image, targets=targets, pose=pose)
 
 
 def window(
@@ -151,24 +185,60 @@ def fitted(sample: Sample, tasks: tuple[Task, ...], size: tuple[int, int]) -> Sa
     return window(sample, tasks, resized, corner, size)
 
 
+# How often a window is drawn again when one class fills it (mmsegmentation's random crop).
+_DRAWS = 10
+
+
 def random_window(
     sample: Sample,
     tasks: tuple[Task, ...],
     size: tuple[int, int],
-    zoom: tuple[float, float],
+    recipe: AugmentationRecipe,
     generator: np.random.Generator,
 ) -> Sample:
     """
-    Zoom by a log-uniform factor over the fitted size and cut a window at a random place.
+    Zoom by the recipe's factor over the fitted size and cut a window at a random place.
 
-    Factors below 1 leave borders, as a camera of another aspect does in the live node.
+    Factors below 1 leave borders, as a camera of another aspect does in the live node. Where
+    the recipe limits the share of one class, windows are drawn until it is kept, ten at most.
     """
     height, width = sample.image.shape[:2]
     fit = min(size[0] / height, size[1] / width)
-    factor = fit * math.exp(generator.uniform(math.log(zoom[0]), math.log(zoom[1])))
+    if recipe.zoom_factors:
+        factor = fit * float(generator.choice(recipe.zoom_factors))
+    else:
+        low, high = recipe.zoom
+        factor = fit * math.exp(generator.uniform(math.log(low), math.log(high)))
     resized = (max(1, round(height * factor)), max(1, round(width * factor)))
     spare_y, spare_x = resized[0] - size[0], resized[1] - size[1]
-    # Positive spare: the window moves in the frame. Negative: the frame moves in the window.
-    y = int(generator.integers(min(0, spare_y), max(0, spare_y) + 1))
-    x = int(generator.integers(min(0, spare_x), max(0, spare_x) + 1))
-    return window(sample, tasks, resized, (x, y), size)
+    for _ in range(_DRAWS):
+        # Positive spare: the window moves in the frame. Negative: the frame moves in the window.
+        y = int(generator.integers(min(0, spare_y), max(0, spare_y) + 1))
+        x = int(generator.integers(min(0, spare_x), max(0, spare_x) + 1))
+        corner = (x, y)
+        if recipe.largest_class >= 1 or _varied(sample, tasks, corner, size, factor, recipe):
+            break
+    return window(sample, tasks, resized, corner, size)
+
+
+def _varied(
+    sample: Sample,
+    tasks: tuple[Task, ...],
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    factor: float,
+    recipe: AugmentationRecipe,
+) -> bool:
+    """Return whether no class fills more of a window's labelled pixels than the recipe allows."""
+    left, top = (max(0, round(each / factor)) for each in corner)
+    bottom, right = (
+        max(0, round((start + length) / factor)) for start, length in zip(corner[::-1], size)
+    )
+    for task in tasks:
+        if task.kind != 'semantic' or task.name not in sample.targets:
+            continue
+        labels = sample.targets[task.name][top:bottom, left:right]
+        counts = np.bincount(labels[labels != UNLABELLED].ravel(), minlength=1)
+        if counts.max() > recipe.largest_class * counts.sum():
+            return False
+    return True

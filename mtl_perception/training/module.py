@@ -12,6 +12,7 @@ from mtl_perception.losses.multi_task import MultiTaskLoss
 from mtl_perception.manifest import Manifest
 from mtl_perception.metrics.task_metric import metric_for
 from mtl_perception.networks.network import Network
+from mtl_perception.networks.outputs import Outputs
 from mtl_perception.training.data import Batch
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.recipe import OptimiserRecipe, Recipe
@@ -106,26 +107,43 @@ class MultiTaskModule(L.LightningModule):
             if decay > 0
             else None
         )
+        if self.average is not None:
+            # It follows by hand: gradients are nothing to wait for.
+            self.average.requires_grad_(False)
+        # In a tuple, out of sight of nn.Module: the state keeps the names that it has without.
+        self._forward = (torch.compile(network) if recipe.loop.compile else network,)
         self.metrics = nn.ModuleDict({task.name: metric_for(task) for task in manifest.tasks})
         mean, std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
         self.register_buffer('_mean', 255 * mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer('_std', 255 * std.view(1, 3, 1, 1), persistent=False)
 
     @property
-    def best_network(self) -> nn.Module:
-        """The network to keep: the averaged one where the recipe averages."""
+    def averaged_network(self) -> nn.Module:
+        """The network to score and keep: the averaged one where the recipe averages."""
         return self.network if self.average is None else self.average.module
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Seed what is random in the network, so that a resumed run continues the same way."""
-        torch.manual_seed(self.recipe.loop.seed + 1000003 * self.global_step)
+        seed = self.recipe.loop.seed + 1000003 * self.global_step
+        torch.manual_seed(seed + 7919 * self.trainer.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the total loss of a batch."""
-        # Bytes in memory order (H, W, 3) are a channels-last image already.
-        image = (batch.image.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        value = self.criterion(self.network(image), batch.targets)
-        if not bool(torch.isfinite(value.total)):
+        return self.supervised(batch)[0]
+
+    def supervised(self, batch: Batch) -> tuple[Tensor, Outputs]:
+        """
+        Return the total loss of a batch, which it logs, and the network's outputs.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite.
+
+        """
+        outputs = self._forward[0](self.normalised(batch.image))
+        value = self.criterion(outputs, batch.targets)
+        if not self.finite_everywhere(value.total):
             losses = {name: float(each) for name, each in value.by_task.items()}
             msg = (
                 f'the loss is {float(value.total.detach())} at step {self.global_step} '
@@ -133,14 +151,33 @@ class MultiTaskModule(L.LightningModule):
                 'at these frames. The last checkpoint is untouched'
             )
             raise TrainingError(msg)
-        self.log('loss', value.total, batch_size=len(batch.names))
+        shared = self.trainer.world_size > 1
+        self.log('loss', value.total, batch_size=len(batch.names), sync_dist=shared)
         for name, each in value.by_task.items():
-            self.log(f'loss/{name}', each, batch_size=len(batch.names))
-        return value.total
+            self.log(f'loss/{name}', each, batch_size=len(batch.names), sync_dist=shared)
+        return value.total, outputs
+
+    def finite_everywhere(self, loss: Tensor) -> bool:
+        """Return whether the loss is finite here and in every other process that trains."""
+        finite = torch.isfinite(loss.detach())
+        if self.trainer.world_size > 1:
+            # One that stopped alone would leave the others waiting for it.
+            finite = finite.float()
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        return bool(finite)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """Return images (B, H, W, 3) uint8 as the network takes them, (B, 3, H, W)."""
+        # Bytes in memory order (H, W, 3) are a channels-last image already.
+        return (image.permute(0, 3, 1, 2).float() - self._mean) / self._std
 
     def on_validation_epoch_start(self) -> None:
-        """Make the graph whose maps are scored."""
-        self._graph = PerceptionGraph(self.best_network, self.manifest).eval().to(self.device)
+        """Make the graph whose maps are scored, the same in all processes."""
+        if self.trainer.world_size > 1:
+            # Batch norm's statistics are each process' own until here.
+            for buffer in self.averaged_network.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        self._graph = PerceptionGraph(self.averaged_network, self.manifest).eval().to(self.device)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Score finished maps in metric units, in single precision as the bundle ships."""
@@ -151,6 +188,7 @@ class MultiTaskModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the scores of all validation frames and forget them."""
         scores = flat_scores(self.metrics)
+        # Every process has the same: the metrics have counted the frames of all.
         self.log_dict({f'validation/{name}': value for name, value in scores.items()})
         for metric in self.metrics.values():
             metric.reset()

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, MISSING
 import math
+from pathlib import Path
 import types
 from typing import Any, get_args, get_origin, get_type_hints, TypeVar, Union
 
 from mtl_perception.training.errors import TrainingError
+import yaml
 
 T = TypeVar('T')
 
@@ -81,6 +83,28 @@ def _convert_list(kind: Any, value: Any, where: str) -> tuple[Any, ...]:
         _convert(each, item, f'{where}[{index}]')
         for index, (each, item) in enumerate(zip(inner, value))
     )
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """
+    Read a YAML file.
+
+    :param what: names the file in messages
+
+    Raises
+    ------
+    TrainingError
+        If the file is missing or no YAML.
+
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        msg = f'{what} {path} cannot be read: {error.strerror}'
+        raise TrainingError(msg) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f'{what} {path} is not YAML: {" ".join(str(error).split())}'
+        raise TrainingError(msg) from error
 
 
 def parse(cls: type[T], values: Any, where: str) -> T:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def _picture(task: Task, values: Tensor, *, is_target: bool) -> Picture:
 def prediction_grid(network: nn.Module, manifest: Manifest, batch: Batch) -> Picture:
     """Return one row a frame: the image, then for every task the truth and the prediction."""
     graph = PerceptionGraph(network, manifest).eval()
-    maps = finished_maps(graph, manifest, batch)
+    return comparison_grid(finished_maps(graph, manifest, batch), manifest, batch)
+
+
+def comparison_grid(maps: Mapping[str, Tensor], manifest: Manifest, batch: Batch) -> Picture:
+    """Return one row a frame from its finished maps; see `prediction_grid`."""
     rows = []
     for index in range(len(batch.names)):
         row = [Tile(batch.names[index], batch.image[index].cpu().numpy())]
@@ -57,10 +62,12 @@ class PictureGrid(L.Callback):
         self._batch = batch
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        """Write `step_<number>.png`."""
-        was_training = module.best_network.training
+        """Write `step_<number>.png`, in one process of several."""
+        if not trainer.is_global_zero:
+            return
+        was_training = module.averaged_network.training
         batch = self._batch.to(module.device)
-        picture = prediction_grid(module.best_network, module.manifest, batch)
-        module.best_network.train(was_training)
+        picture = prediction_grid(module.averaged_network, module.manifest, batch)
+        module.averaged_network.train(was_training)
         self._directory.mkdir(exist_ok=True)
         write_png(self._directory / f'step_{trainer.global_step:07d}.png', picture)

@@ -12,14 +12,15 @@ from typing import Any
 
 from mtl_perception.tasks import standard_tasks, Task, TaskError
 from mtl_perception.training.errors import TrainingError
-from mtl_perception.training.parsing import parse
+from mtl_perception.training.parsing import parse, read_yaml
 from mtl_perception.training.task_recipe import TaskRecipe
-import yaml
 
-PRECISIONS = ('float32', 'bfloat16')
+PRECISIONS = ('float32', 'bfloat16', 'float16')
 OPTIMISERS = ('adamw', 'adam', 'sgd')
 SCHEDULES = ('cosine', 'poly', 'step', 'constant')
 IMAGENET = 'imagenet'
+SKIP, FAIL = CORRUPT = ('skip', 'fail')
+LAST, BEST = KEPT = ('last', 'best')
 _VARIABLE = re.compile(r'\$\{(\w+)\}')
 
 
@@ -42,9 +43,14 @@ class NetworkRecipe:
     # `imagenet` fetches the weights of timm's hub; else a safetensors file, where ${VARIABLE} is
     # taken from the environment.
     pretrained: str | None = None
+    # A bundle to start from, as far as names and shapes agree: a directory, where ${VARIABLE} is
+    # taken from the environment, or `default` for the one that is shipped.
+    initial: str | None = None
     depth_range_m: tuple[float, float] = (0.2, 20.0)
 
     def __post_init__(self) -> None:
+        both = self.pretrained is not None and self.initial is not None
+        _require(not both, 'initial', self.initial, 'replaces pretrained; give one of them')
         _require(min(self.size) >= 32, 'size', self.size, 'should be at least 32 by 32')
         focal = self.reference_focal_px
         _require(focal > 0, 'reference_focal_px', focal, 'should be positive')
@@ -63,8 +69,10 @@ class DataRecipe:
     validation: str = 'validation'
     options: Mapping[str, Any] = field(default_factory=dict)  # of the kind
     workers: int = 1
+    corrupt: str = FAIL  # a frame that cannot be read: `fail`, or `skip` it and count
 
     def __post_init__(self) -> None:
+        _require(self.corrupt in CORRUPT, 'corrupt', self.corrupt, f'is not in {CORRUPT}')
         _require(self.workers >= 0, 'workers', self.workers, 'should be 0 or more')
 
 
@@ -74,6 +82,9 @@ class AugmentationRecipe:
 
     flip: float = 0.5  # probability of mirroring
     zoom: tuple[float, float] = (1.0, 1.0)  # factors on the focal length, log-uniform
+    zoom_factors: tuple[float, ...] = ()  # one of these instead, each as likely
+    rotation_deg: float = 0.0  # at most this far about the optical axis, either way
+    largest_class: float = 1.0  # crops are drawn anew while a class fills more than this share
     photometric: float = 0.0  # 0 = none, 1 = strong
     early_size: tuple[int, int] | None = None  # (height, width) of frames in the first steps
     early_share: float = 0.0  # of all steps at `early_size`: smaller frames, more steps an hour
@@ -82,6 +93,13 @@ class AugmentationRecipe:
         _require(0 <= self.flip <= 1, 'flip', self.flip, 'should be a probability')
         low, high = self.zoom
         _require(0 < low <= high, 'zoom', self.zoom, 'should rise from above 0')
+        factors = self.zoom_factors
+        _require(all(each > 0 for each in factors), 'zoom_factors', factors, 'should be positive')
+        alone = not factors or self.zoom == (1.0, 1.0)
+        _require(alone, 'zoom_factors', factors, 'replaces zoom; give one of them')
+        angle, share = self.rotation_deg, self.largest_class
+        _require(0 <= angle <= 90, 'rotation_deg', angle, 'should be between 0 and 90')
+        _require(0 < share <= 1, 'largest_class', share, 'should be above 0 and at most 1')
         strength = self.photometric
         _require(0 <= strength <= 1, 'photometric', strength, 'should be between 0 and 1')
         share = self.early_share
@@ -152,15 +170,21 @@ class LoopRecipe:
 
     seed: int = 0
     precision: str = 'float32'
+    compile: bool = False  # torch.compile: minutes at the start, faster steps after
     threads: int | None = None  # None = as many as the machine has cores
     checkpoint_every_steps: int = 200
     validate_every_steps: int = 400  # a multiple of the former
     validation_frames: int = 64  # while training; the final scores use all
     picture_rows: int = 6
+    best_by: str | None = None  # the task whose headline makes a best.ckpt; None = all together
+    bundle_from: str = LAST  # which weights become the bundle: `last` or `best`
 
     def __post_init__(self) -> None:
         _require(
             self.precision in PRECISIONS, 'precision', self.precision, f'is not in {PRECISIONS}'
+        )
+        _require(
+            self.bundle_from in KEPT, 'bundle_from', self.bundle_from, f'is not in {KEPT}'
         )
         names = ('checkpoint_every_steps', 'validate_every_steps', 'validation_frames')
         for name in names:
@@ -171,6 +195,47 @@ class LoopRecipe:
             'validate_every_steps', every, 'should be a multiple of checkpoint_every_steps',
         )
         _require(self.threads is None or self.threads >= 1, 'threads', self.threads, 'is below 1')
+
+
+@dataclass(frozen=True)
+class TargetRecipe:
+    """Where the frames of the other domain lie; those to train on need no labels, nor are read."""
+
+    root: str  # ${VARIABLE} is taken from the environment; `--target` replaces it
+    kind: str
+    train: str = 'train'
+    # Labelled frames to score on; None = the scores are those of the source's validation.
+    validation: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the kind
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+
+    def __post_init__(self) -> None:
+        share = self.augmentation.early_share
+        _require(share == 0, 'augmentation.early_share', share, 'is that of the labelled frames')
+
+
+@dataclass(frozen=True)
+class AdaptationRecipe:
+    """
+    Learn from labels of one domain and from bare images of another (DenseMTL's multi-task UDA).
+
+    Discriminators learn to tell the maps of both domains apart; the network learns to make
+    target maps that pass for source maps.
+    """
+
+    target: TargetRecipe
+    # By task name, of the loss for fooling; absent = as published, 0 = this task is not aligned.
+    weights: Mapping[str, float] = field(default_factory=dict)
+    auxiliary: bool = True  # as published, the maps of inner scales are aligned as well
+    learning_rate: float = 1e-4  # of the discriminators' Adam
+    betas: tuple[float, float] = (0.9, 0.99)
+    power: float = 0.9  # their rate falls as (1 - step / steps)^power
+
+    def __post_init__(self) -> None:
+        for name, value in self.weights.items():
+            _require(value >= 0, f'weights.{name}', value, 'should not be negative')
+        _require(self.learning_rate > 0, 'learning_rate', self.learning_rate, 'should be positive')
+        _require(self.power >= 0, 'power', self.power, 'should not be negative')
 
 
 @dataclass(frozen=True)
@@ -187,13 +252,25 @@ class Recipe:
     loss: LossRecipe = field(default_factory=LossRecipe)
     loop: LoopRecipe = field(default_factory=LoopRecipe)
     auxiliary: tuple[TaskRecipe, ...] = ()  # supervised inside the network only
+    adaptation: AdaptationRecipe | None = None
     description: str = ''
     limitations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(bool(re.fullmatch(r'\w+', self.name)), 'name', self.name, 'should be one word')
-        self.task_list()
-        self.auxiliary_list()
+        names = [task.name for task in (*self.task_list(), *self.auxiliary_list())]
+        if self.adaptation is not None:
+            # Its losses would have to be scaled one by one.
+            half = self.loop.precision == 'float16'
+            _require(not half, 'loop.precision', 'float16', 'does not go with adaptation')
+        for name in () if self.adaptation is None else self.adaptation.weights:
+            remedy = f'is not one of {", ".join(names)}'
+            _require(name in names, 'adaptation.weights', name, remedy)
+        best_by, known = self.loop.best_by, [task.name for task in self.task_list()]
+        _require(
+            best_by is None or best_by in known,
+            'loop.best_by', best_by, f'is not one of {", ".join(known)}',
+        )
 
     def task_list(self) -> tuple[Task, ...]:
         """Return the tasks that the network learns."""
@@ -229,9 +306,14 @@ class Recipe:
             kinds={key: each for key, each in self.loss.kinds.items() if key == name},
         )
         network = replace(self.network, system='single_task')
+        adaptation = self.adaptation
+        if adaptation is not None:
+            kept = {key: each for key, each in adaptation.weights.items() if key == name}
+            adaptation = replace(adaptation, weights=kept)
         return replace(
             self, name=f'{self.name}_{name}_alone', network=network, loss=loss,
-            tasks=(TaskRecipe.of(found[0]),), auxiliary=(),
+            tasks=(TaskRecipe.of(found[0]),), auxiliary=(), adaptation=adaptation,
+            loop=replace(self.loop, best_by=None),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -270,12 +352,4 @@ def load_recipe(path: Path | str) -> Recipe:
 
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        msg = f'recipe {path} cannot be read: {error.strerror}'
-        raise TrainingError(msg) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f'recipe {path} is not YAML: {" ".join(str(error).split())}'
-        raise TrainingError(msg) from error
-    return parse(Recipe, values, path.name)
+    return parse(Recipe, read_yaml(path, 'recipe'), path.name)

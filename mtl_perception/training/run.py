@@ -15,37 +15,51 @@ from typing import Any
 import warnings
 
 import lightning as L
-from lightning.pytorch.loggers import CSVLogger
 import mtl_perception
 from mtl_perception.files import atomic_write
-from mtl_perception.manifest import Manifest
+from mtl_perception.manifest import load_manifest, Manifest
 from mtl_perception.networks.build import build_network
 from mtl_perception.networks.network import Network
+from mtl_perception.training.adaptation.frames import domain_loader
+from mtl_perception.training.adaptation.module import AdaptationModule
+from mtl_perception.training.best import BEST_CHECKPOINT, BestCheckpoint
 from mtl_perception.training.callbacks import (
-    AtomicCheckpoints,
     LAST_CHECKPOINT,
     LastCheckpoint,
     RunProgress,
     WeightAveraging,
 )
-from mtl_perception.training.data import (
-    Frames,
+from mtl_perception.training.damage import DamagedFrames
+from mtl_perception.training.data import TrainingFrames, ValidationFrames
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.failures import told_plainly
+from mtl_perception.training.finish import finish, spread_batch
+from mtl_perception.training.initial import initial_directory, start_from_bundle
+from mtl_perception.training.loading import (
+    Shard,
     StepSampler,
     training_loader,
-    TrainingFrames,
     validation_loader,
-    ValidationFrames,
 )
-from mtl_perception.training.errors import TrainingError
-from mtl_perception.training.finish import finish, spread_batch
 from mtl_perception.training.module import MultiTaskModule
+from mtl_perception.training.parsing import parse
 from mtl_perception.training.picture_grid import PictureGrid
-from mtl_perception.training.recipe import expand, IMAGENET, Recipe
+from mtl_perception.training.reading import Frames
+from mtl_perception.training.recipe import BEST, expand, IMAGENET, Recipe, SKIP
+from mtl_perception.training.report import write_report
+from mtl_perception.training.trainer import (
+    check_device,
+    is_first_process,
+    Machines,
+    make_trainer,
+)
 from rich.console import Console
 import torch
 from torch import nn
 
 RECIPE_FILE = 'recipe.json'
+# The parts of a recipe that decide what is learned.
+_LEARNED = ('tasks', 'auxiliary', 'network', 'optimiser', 'augmentation', 'loss', 'adaptation')
 
 
 def _plain(recipe: Recipe) -> Any:
@@ -78,12 +92,13 @@ def prepare_directory(recipe: Recipe, out: Path, *, resume: bool) -> Path | None
     if not checkpoint.exists():
         msg = f'{out} holds no {LAST_CHECKPOINT} to resume from; start without --resume'
         raise TrainingError(msg)
-    before = json.loads((out / RECIPE_FILE).read_text(encoding='utf-8'))
-    now = _plain(recipe)
-    for section in ('tasks', 'auxiliary', 'network', 'optimiser', 'augmentation', 'loss'):
-        if before.get(section) != now[section]:
+    stored = json.loads((out / RECIPE_FILE).read_text(encoding='utf-8'))
+    # Parsed, what an older version did not know has the value that it means.
+    before, now = _plain(parse(Recipe, stored, RECIPE_FILE)), _plain(recipe)
+    for section in _LEARNED:
+        if before[section] != now[section]:
             msg = (
-                f'{out} was trained with another recipe: {section} was {before.get(section)}, is '
+                f'{out} was trained with another recipe: {section} was {before[section]}, is '
                 f'{now[section]}; use the same recipe, or give another --out'
             )
             raise TrainingError(msg)
@@ -109,6 +124,10 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
         neck=part.neck,
         pretrained=pretrained,
     )
+    if part.initial is not None:
+        initial = initial_directory(part.initial)
+        matched = start_from_bundle(network, initial)
+        Console().print(f'starting from {initial}: {matched}', highlight=False, soft_wrap=True)
     manifest = Manifest(
         name=recipe.name,
         system=part.system,
@@ -127,33 +146,6 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
     return network, manifest
 
 
-def _trainer(
-    recipe: Recipe, out: Path, callbacks: list[L.Callback], device: str, first_step: int
-) -> L.Trainer:
-    loop = recipe.loop
-    return L.Trainer(
-        accelerator=device,
-        devices=1,
-        precision='bf16-mixed' if loop.precision == 'bfloat16' else '32-true',
-        max_steps=recipe.optimiser.steps,
-        # The run is one epoch, so that a checkpoint at any step says where to resume.
-        max_epochs=1,
-        val_check_interval=min(loop.validate_every_steps, recipe.optimiser.steps),
-        gradient_clip_val=recipe.optimiser.gradient_clip or None,
-        # A resumed run starts its own file; the rows before stay where they are.
-        logger=CSVLogger(out, name='log', version=f'from_step_{first_step:07d}'),
-        log_every_n_steps=min(10, loop.checkpoint_every_steps),
-        callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=out,
-        use_distributed_sampler=False,
-    )
-
-
 @dataclass(frozen=True)
 class Fitted:
     """What a run learned."""
@@ -162,8 +154,9 @@ class Fitted:
     manifest: Manifest  # without scores and provenance
     train_frames: ValidationFrames  # as they are, not varied
     held_out: ValidationFrames
-    steps: int
+    steps: int  # of these weights
     seconds: float  # since this process began or resumed the run
+    damaged: tuple[str, ...] = ()  # what was said of frames that were skipped
 
 
 def fit(
@@ -173,41 +166,48 @@ def fit(
     out: Path,
     *,
     resume: bool = False,
-    device: str = 'cpu',
+    device: str | Machines = 'cpu',
     callbacks: tuple[L.Callback, ...] = (),
+    target_frames: Frames | None = None,
 ) -> Fitted:
     """
-    Train; `out` receives recipe.json, last.ckpt, log/ (CSV) and pictures/.
+    Train; `out` receives recipe.json, last.ckpt, best.ckpt, pictures/, log/ (CSV), tensorboard/.
 
     :param resume: continue the run that lies in `out`
-    :param device: 'cpu', 'cuda' or 'auto'
+    :param device: 'cpu', 'cuda' or 'auto', or `Machines` where several processes share each batch
+    :param target_frames: of the domain to adapt to, whose targets are not read; goes with
+        `recipe.adaptation`
 
     Raises
     ------
     TrainingError
-        If `out` does not fit `resume`, there are no frames, or the loss is not finite.
+        If `out` does not fit `resume`, there are no frames, the loss is not finite, or nothing
+        more can be written.
+    DatasetError
+        If a frame cannot be read and the recipe does not skip it.
 
     """
-    console = Console()
+    console = Console(quiet=not is_first_process())
+    machines = device if isinstance(device, Machines) else Machines(device)
+    check_device(recipe, machines.on_gpu)
     # Its advice on loggers, GPUs and workers is not for the user of a recipe.
     logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
     checkpoint = prepare_directory(recipe, out, resume=resume)
     loop, optimiser = recipe.loop, recipe.optimiser
     torch.set_num_threads(loop.threads or os.cpu_count() or 1)
     network, manifest = make_network(recipe)
-    module = MultiTaskModule(network, manifest, recipe)
     dataset = TrainingFrames(train_frames, network.all_tasks, recipe)
-    held_out = ValidationFrames(validation_frames, manifest.tasks, recipe.network)
+    held_out = ValidationFrames(
+        validation_frames, manifest.tasks, recipe.network, skips=recipe.data.corrupt == SKIP
+    )
     if not len(held_out):
         msg = 'there are no frames to validate on'
         raise TrainingError(msg)
     first_step = 0
     if checkpoint is not None:
         first_step = int(torch.load(checkpoint, weights_only=True)['global_step'])
-    sampler = StepSampler(
-        len(train_frames), optimiser.batch_size, optimiser.steps, loop.seed, first_step
-    )
-    trainer = _trainer(
+    best, damage = BestCheckpoint(out, loop.best_by), DamagedFrames(Console())
+    trainer = make_trainer(
         recipe,
         out,
         [
@@ -215,36 +215,70 @@ def fit(
             RunProgress(console),
             PictureGrid(out / 'pictures', spread_batch(held_out, loop.picture_rows)),
             LastCheckpoint(out, loop.checkpoint_every_steps),
+            best,
+            damage,
             *callbacks,
         ],
-        device,
+        machines,
         first_step,
     )
+    shard = Shard(trainer.global_rank, trainer.world_size)
+    sampler = StepSampler(
+        len(train_frames), optimiser.batch_size, optimiser.steps, loop.seed, first_step, shard
+    )
+    on_gpu = machines.on_gpu
+    module: MultiTaskModule
+    if recipe.adaptation is None:
+        module = MultiTaskModule(network, manifest, recipe)
+        loader = training_loader(dataset, sampler, recipe.data.workers, pin=on_gpu)
+    else:
+        module = AdaptationModule(network, manifest, recipe)
+        loader = domain_loader(
+            dataset, sampler, target_frames, recipe, first_step=first_step, pin=on_gpu
+        )
     console.print(
         f'{recipe.name}: {len(train_frames)} frames to train on, {len(held_out)} to validate, '
         f'{optimiser.steps} steps of {optimiser.batch_size}', highlight=False, soft_wrap=True,
     )
     began = time.monotonic()
-    on_gpu = trainer.strategy.root_device.type == 'cuda'
-    with warnings.catch_warnings():
+    with told_plainly(out), warnings.catch_warnings():
         # Lightning advises more workers; the cores are the network's.
         warnings.filterwarnings('ignore', message='.*does not have many workers.*')
         warnings.filterwarnings('ignore', message='.*exists and is not empty.*')
         warnings.filterwarnings('ignore', message='.*isinstance.treespec, LeafSpec.*')
+        # Scores are the same in all processes, and so is what is unused.
+        warnings.filterwarnings('ignore', message='.*sync_dist=True.*')
+        warnings.filterwarnings('ignore', message='.*find_unused_parameters=True was spec.*')
         trainer.fit(
             module,
-            training_loader(dataset, sampler, recipe.data.workers, pin=on_gpu),
-            validation_loader(held_out, optimiser.batch_size, loop.validation_frames),
+            loader,
+            validation_loader(held_out, optimiser.batch_size, loop.validation_frames, shard),
             ckpt_path=checkpoint,
         )
+        damage.leave_together()
+    steps = trainer.global_step
+    if loop.bundle_from == BEST and best.step is not None:
+        kept = torch.load(out / BEST_CHECKPOINT, map_location='cpu', weights_only=True)
+        module.load_state_dict(kept['state_dict'])
+        steps = best.step
+        text = f'taking the weights of step {steps}, the best validation'
+        console.print(text, highlight=False, soft_wrap=True)
     return Fitted(
-        network=module.best_network.cpu(),
+        network=module.averaged_network.cpu(),
         manifest=manifest,
         train_frames=dataset.unaugmented(),
         held_out=held_out,
-        steps=trainer.global_step,
+        steps=steps,
         seconds=time.monotonic() - began,
+        damaged=tuple(damage.messages),
     )
+
+
+def _origin(recipe: Recipe) -> dict[str, Any]:
+    if recipe.network.initial is None:
+        return {}
+    before = load_manifest(initial_directory(recipe.network.initial))
+    return {'started_from': {'name': before.name, 'provenance': before.provenance}}
 
 
 def train(
@@ -254,13 +288,17 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    device: str = 'cpu',
+    device: str | Machines = 'cpu',
     provenance: Mapping[str, Any] | None = None,
+    target_frames: Frames | None = None,
 ) -> Manifest:
     """
-    Train (`fit`), then score and write scores.json and bundle/ into `out`.
+    Train (`fit`), then score and write scores.json, bundle/ and report.html into `out`.
+
+    Of several processes only the first does so; the others return once the training is over.
 
     :param provenance: what the manifest should say of the data
+    :param target_frames: as `fit`
     :returns: the manifest of the bundle
 
     Raises
@@ -269,11 +307,19 @@ def train(
         As `fit`.
 
     """
-    fitted = fit(recipe, train_frames, validation_frames, out, resume=resume, device=device)
+    fitted = fit(
+        recipe, train_frames, validation_frames, out, resume=resume, device=device,
+        target_frames=target_frames,
+    )
     facts = {
         **(provenance or {}),
-        'frames': {'train': len(fitted.train_frames), 'validation': len(fitted.held_out)},
+        'frames': {
+            'train': len(fitted.train_frames),
+            'validation': len(fitted.held_out),
+            **({'skipped': len(fitted.damaged)} if fitted.damaged else {}),
+        },
         'steps': fitted.steps,
+        **_origin(recipe),
         'seconds': round(fitted.seconds),
         'date': datetime.now(timezone.utc).date().isoformat(),
         'versions': {
@@ -284,4 +330,10 @@ def train(
         'recipe': _plain(recipe),
     }
     manifest = replace(fitted.manifest, provenance=facts)
-    return finish(fitted.network, manifest, fitted.train_frames, fitted.held_out, out)
+    if not is_first_process():
+        return manifest
+    with told_plainly(out):
+        manifest = finish(fitted.network, manifest, fitted.train_frames, fitted.held_out, out)
+        report = write_report(manifest, out)
+    Console().print(f'report written to {report}', highlight=False, soft_wrap=True)
+    return manifest

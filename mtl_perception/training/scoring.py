@@ -9,7 +9,7 @@ from typing import Any
 
 from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
-from mtl_perception.metrics.task_metric import metric_for
+from mtl_perception.metrics.task_metric import DEFAULT_PROTOCOL, find_protocol
 from mtl_perception.tasks import LABELLED_KINDS, PROBABILITY_KINDS, Task
 from mtl_perception.training.data import Batch
 from mtl_perception.values import UNLABELLED
@@ -26,7 +26,12 @@ def finished_maps(graph: PerceptionGraph, manifest: Manifest, batch: Batch) -> d
     :returns: by task name, at network size: labels (B, H, W); depth (B, H, W) metres; normals
         (B, 3, H, W); probability of edges and saliency (B, H, W)
     """
-    outputs = dict(zip(graph.output_names, graph(batch.image, batch.depth_scale)))
+    outputs = graph(batch.image, batch.depth_scale)
+    return arranged_maps(dict(zip(graph.output_names, outputs)), manifest)
+
+
+def arranged_maps(outputs: Mapping[str, Tensor], manifest: Manifest) -> dict[str, Tensor]:
+    """Return what an engine or the graph gave, by output name, as `finished_maps` does."""
     maps = {}
     for task in manifest.tasks:
         values = outputs[task.name]
@@ -59,10 +64,21 @@ def flat_scores(metrics: nn.ModuleDict) -> dict[str, float]:
     }
 
 
+def make_metrics(tasks: Iterable[Task], protocol: str = DEFAULT_PROTOCOL) -> nn.ModuleDict:
+    """Return a fresh metric by task name, as a protocol has it."""
+    found = find_protocol(protocol)
+    return nn.ModuleDict({task.name: found.metric_for(task) for task in tasks})
+
+
 @torch.inference_mode()
-def score(predict: Predictor, batches: Iterable[Batch], tasks: Iterable[Task]) -> dict[str, float]:
+def score(
+    predict: Predictor,
+    batches: Iterable[Batch],
+    tasks: Iterable[Task],
+    protocol: str = DEFAULT_PROTOCOL,
+) -> dict[str, float]:
     """Return the scores of a predictor over all batches."""
-    metrics = nn.ModuleDict({task.name: metric_for(task) for task in tasks})
+    metrics = make_metrics(tasks, protocol)
     for batch in batches:
         update_metrics(metrics, predict(batch), batch.targets)
     return flat_scores(metrics)
@@ -70,7 +86,7 @@ def score(predict: Predictor, batches: Iterable[Batch], tasks: Iterable[Task]) -
 
 class TrainingMean:
     """
-    What frames look like on average, pixel by pixel and over all pixels.
+    What frames look like on average, pixel by pixel, row by row and over all pixels.
 
     Per pixel: the most frequent class, the mean depth, the mean normal, the share of edges
     or salience.
@@ -105,14 +121,15 @@ class TrainingMean:
             sums += (values * valid[:, None]).double().sum(0)
             counts += valid.sum(0)
 
-    def predictor(self, *, per_pixel: bool) -> Predictor:
-        """Return the predictor that answers with the means, each pixel's own or one for all."""
+    def predictor(self, per: str) -> Predictor:
+        """Return the predictor that answers with means: each `pixel`, `row` or `frame` its own."""
+        axes = {'pixel': (), 'row': (2,), 'frame': (1, 2)}[per]
         maps: dict[str, Tensor] = {}
         for task in self._tasks:
             sums, counts = self._sums[task.name], self._counts[task.name]
-            if not per_pixel:
-                sums = sums.sum((1, 2), keepdim=True).expand_as(sums)
-                counts = counts.sum().expand_as(counts)
+            if axes:
+                sums = sums.sum(axes, keepdim=True).expand_as(sums)
+                counts = counts[None].sum(axes, keepdim=True)[0].expand_as(counts)
             if task.kind in LABELLED_KINDS:
                 maps[task.name] = sums.argmax(0)
             elif task.kind == 'normals':
@@ -135,13 +152,14 @@ def rounded(scores: Mapping[str, float], digits: int = 5) -> dict[str, float | N
     }
 
 
-def describe(scores: Mapping[str, Any], tasks: Iterable[Task]) -> str:
+def describe(
+    scores: Mapping[str, Any], tasks: Iterable[Task], protocol: str = DEFAULT_PROTOCOL
+) -> str:
     """Return the headline score of each task in one line."""
-    from mtl_perception.metrics.task_metric import HEADLINES
-
+    headlines = find_protocol(protocol).headlines
     parts = []
     for task in tasks:
-        key = HEADLINES[task.kind][0]
+        key = headlines[task.kind][0]
         value = scores.get(f'{task.name}.{key}')
         if value is not None:
             parts.append(f'{task.name} {key} {value:.4g}')

@@ -26,18 +26,28 @@ def open_frames(recipe: Recipe, root: Path) -> tuple[Dataset, Dataset]:
 
     """
     data = recipe.data
-    opened = []
-    for split in (data.train, data.validation):
-        if data.kind == 'rooms' or (data.kind == 'rosbag' and (root / split).is_dir()):
-            spec = {'kind': data.kind, 'path': str(root / split), **data.options}
-            opened.append(open_dataset(spec, 'all'))
-        else:
-            spec = {'kind': data.kind, 'path': str(root), **data.options}
-            opened.append(open_dataset(spec, split))
-    train, validation = opened
+    train, validation = (
+        open_split(data.kind, root, split, data.options)
+        for split in (data.train, data.validation)
+    )
     check_tasks(train.tasks, (*recipe.task_list(), *recipe.auxiliary_list()), data.kind)
     check_tasks(validation.tasks, recipe.task_list(), data.kind)
     return train, validation
+
+
+def open_split(kind: str, root: Path, split: str, options: Mapping[str, Any]) -> Dataset:
+    """
+    Open one part of a data folder: a folder below it for rooms and for bags, else a split.
+
+    Raises
+    ------
+    DatasetError
+        If the folder is wrong or incomplete.
+
+    """
+    if kind == 'rooms' or (kind == 'rosbag' and (root / split).is_dir()):
+        return open_dataset({'kind': kind, 'path': str(root / split), **options}, 'all')
+    return open_dataset({'kind': kind, 'path': str(root), **options}, split)
 
 
 def check_tasks(given: tuple[Task, ...], wanted: tuple[Task, ...], kind: str) -> None:

@@ -37,10 +37,8 @@ def write(path, array):
     assert cv2.imwrite(str(path), array)
 
 
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
+def write_tree(root):
     """The official layout at full size, for images that compress to nothing."""
-    root = tmp_path_factory.mktemp('cityscapes')
     ids = np.zeros((1024, 2048), np.uint8)
     ids[:34] = np.arange(34, dtype=np.uint8)[:, None]  # one row per id
     ids[34] = 255  # license plate: -1 in a byte
@@ -68,6 +66,12 @@ def tree(tmp_path_factory):
                 'intrinsic': {'fx': fx, 'fy': fy, 'u0': u0, 'v0': v0},
             }))
     write(root / 'leftImg8bit/test/bonn/bonn_000000_000019_leftImg8bit.png', image)
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp('cityscapes')
+    write_tree(root)
     return root
 
 

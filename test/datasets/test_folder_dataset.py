@@ -33,15 +33,20 @@ def describe(root, tasks, **more):
     (root / 'tasks.yaml').write_text(yaml.safe_dump({'tasks': tasks, **more}, sort_keys=False))
 
 
-@pytest.fixture
-def tree(tmp_path):
-    describe(tmp_path, TASKS)
+def write_tree(root):
+    """Three frames with one label file each, and three tasks made of it."""
+    describe(root, TASKS)
     labels = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
     for split, stems in (('train', ('b', 'a')), ('val', ('c',))):
         for stem in stems:
             suffix = '.jpg' if stem == 'a' else '.png'
-            write(tmp_path / 'images' / split / (stem + suffix), np.zeros((2, 3, 3), np.uint8))
-            write(tmp_path / 'labels/scene' / split / f'{stem}.png', labels)
+            write(root / 'images' / split / (stem + suffix), np.zeros((2, 3, 3), np.uint8))
+            write(root / 'labels/scene' / split / f'{stem}.png', labels)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    write_tree(tmp_path)
     return tmp_path
 
 

@@ -53,15 +53,15 @@ def palette_png(path, indices):
     image.save(path)
 
 
-@pytest.fixture
-def tree(tmp_path):
+def write_tree(root):
+    """Three photographs with the targets of all tasks."""
     names = {'train': ['2008_000008', '2008_000015'], 'val': ['2008_000002']}
     for split, listed in names.items():
-        file = tmp_path / 'ImageSets' / 'Context' / f'{split}.txt'
+        file = root / 'ImageSets' / 'Context' / f'{split}.txt'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('\n'.join(listed) + '\n')
     for folder in ('human_parts', 'pascal-context/trainval'):
-        (tmp_path / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True)
     semantic = np.zeros(SHAPE, np.uint8)
     semantic[:4], semantic[4:6], semantic[6] = 15, 255, 20
     label_map = np.full(SHAPE, CHAIR, np.uint16)
@@ -83,18 +83,23 @@ def tree(tmp_path):
     ])
     nobody = annotation([(HORSE, [('head', mask(0, 0))], mask(0, 0))])
     for name in (*names['train'], *names['val']):
-        write(tmp_path / 'JPEGImages' / f'{name}.jpg', np.zeros((*SHAPE, 3), np.uint8))
-        write(tmp_path / 'normals_distill' / f'{name}.png', normals)
-        write(tmp_path / 'sal_distill' / f'{name}.png', saliency)
-        savemat(tmp_path / 'pascal-context/trainval' / f'{name}.mat', {'LabelMap': label_map})
+        write(root / 'JPEGImages' / f'{name}.jpg', np.zeros((*SHAPE, 3), np.uint8))
+        write(root / 'normals_distill' / f'{name}.png', normals)
+        write(root / 'sal_distill' / f'{name}.png', saliency)
+        savemat(root / 'pascal-context/trainval' / f'{name}.mat', {'LabelMap': label_map})
         savemat(
-            tmp_path / 'human_parts' / f'{name}.mat',
+            root / 'human_parts' / f'{name}.mat',
             people if name == '2008_000008' else nobody,
         )
-    palette_png(tmp_path / 'semseg/VOC12/2008_000008.png', semantic)
-    write(tmp_path / 'semseg/pascal-context/2008_000008.png', np.zeros(SHAPE, np.uint8))
-    palette_png(tmp_path / 'semseg/pascal-context/2008_000015.png', semantic)
-    write(tmp_path / 'semseg/pascal-context/2008_000002.png', semantic)
+    palette_png(root / 'semseg/VOC12/2008_000008.png', semantic)
+    write(root / 'semseg/pascal-context/2008_000008.png', np.zeros(SHAPE, np.uint8))
+    palette_png(root / 'semseg/pascal-context/2008_000015.png', semantic)
+    write(root / 'semseg/pascal-context/2008_000002.png', semantic)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    write_tree(tmp_path)
     return tmp_path
 
 

@@ -29,17 +29,15 @@ def write(path, array):
     assert cv2.imwrite(str(path), array if array.ndim == 2 else array[..., ::-1])
 
 
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
+def write_tree(root, variations=VARIATIONS):
     """All scenes and variations with two tiny frames each; one frame of the true size."""
-    root = tmp_path_factory.mktemp('vkitti2')
     colours = np.zeros((15, 4, 3), np.uint8)  # the last row is Undefined, black
     colours[:14] = np.array(COLOURS, np.uint8)[:, None]
     depth = np.full((15, 4), 2000, np.uint16)
     depth[0], depth[1] = 65535, 65534
     image = np.zeros((15, 4, 3), np.uint8)
     for scene in SCENES:
-        for variation in VARIATIONS:
+        for variation in variations:
             base = root / scene / variation
             for camera in (0, 1):
                 for frame in range(FRAMES_HERE):
@@ -69,6 +67,12 @@ def tree(tmp_path_factory):
         for frame in range(FRAMES_HERE) for camera in (0, 1)
     ]
     (big / 'extrinsic.txt').write_text('\n'.join([header, *lines]) + '\n')
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp('vkitti2')
+    write_tree(root)
     return root
 
 

@@ -15,6 +15,7 @@ from mtl_perception.training.geometry_augmentation import (
     fitted,
     flipped,
     random_window,
+    rotated,
     window,
     with_camera,
 )
@@ -48,7 +49,9 @@ def _surface_angles(sample):
 @given(seed=st.integers(0, 10_000))
 def test_back_projected_depth_has_the_augmented_normals(box_frame, seed):
     frame = box_frame(seed % 17, 192, 144, 150.0)
-    recipe = AugmentationRecipe(flip=0.5, zoom=(0.6, 1.8), photometric=1.0)
+    recipe = AugmentationRecipe(
+        flip=0.5, zoom=(0.6, 1.8), photometric=1.0, rotation_deg=25.0 * (seed % 2)
+    )
     result = augment(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed))
     assert result.image.shape == (96, 128, 3)
     assert (result.camera.height, result.camera.width) == (96, 128)
@@ -83,7 +86,8 @@ def test_flip_mirrors_every_map_and_the_principal_point(box_frame):
 @given(seed=st.integers(0, 10_000))
 def test_a_point_keeps_its_label_and_depth_under_its_new_pixel(box_frame, seed):
     frame = box_frame(5, 192, 144, 150.0)
-    result = random_window(frame, TASKS, (96, 128), (0.7, 1.7), np.random.default_rng(seed))
+    recipe = AugmentationRecipe(zoom=(0.7, 1.7))
+    result = random_window(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed))
     points = frame.camera.back_project(frame.targets['depth'])
     pixels = np.rint(result.camera.project(points)).astype(int)
     inside = ((pixels >= 2) & (pixels < (126, 94))).all(-1)
@@ -93,6 +97,86 @@ def test_a_point_keeps_its_label_and_depth_under_its_new_pixel(box_frame, seed):
     assert np.nanmedian(np.abs(near - true) / true) < 0.004
     labels = result.targets['semantic'][pixels[inside][:, 1], pixels[inside][:, 0]]
     assert np.mean(labels == frame.targets['semantic'][inside]) > 0.97
+
+
+@settings(max_examples=20, deadline=None)
+@given(angle=st.floats(-40, 40), seed=st.integers(0, 16))
+def test_a_turned_camera_sees_the_turned_world(box_frame, angle, seed):
+    """Every point of the frame, turned by hand about the optical axis, is where it is seen."""
+    frame = box_frame(seed, 192, 144, 150.0)
+    frame = replace(frame, pose=np.eye(4))
+    result = rotated(frame, TASKS, angle)
+    assert result.camera == frame.camera
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    points = frame.camera.back_project(frame.targets['depth']).astype(np.float64)
+    turned = np.stack(
+        (c * points[..., 0] - s * points[..., 1], s * points[..., 0] + c * points[..., 1],
+         points[..., 2]), -1,
+    )
+    pixels = np.rint(result.camera.project(turned)).astype(int)
+    inside = ((pixels >= 2) & (pixels < (190, 142))).all(-1)
+    columns, rows = pixels[inside].T
+    assert inside.sum() > 8000
+    depth, true = result.targets['depth'][rows, columns], frame.targets['depth'][inside]
+    assert np.mean(np.abs(depth - true) < 0.03 * true) > 0.95
+    n = frame.targets['normals'][inside]
+    expected = np.stack((c * n[:, 0] - s * n[:, 1], s * n[:, 0] + c * n[:, 1], n[:, 2]), -1)
+    same = np.abs(result.targets['normals'][rows, columns] - expected).max(-1) < 1e-4
+    assert same.mean() > 0.95
+    labels = result.targets['semantic'][rows, columns]
+    assert np.mean(labels == frame.targets['semantic'][inside]) > 0.95
+    # The pose turns the other way: in the world nothing has moved.
+    world = turned @ result.pose[:3, :3].T
+    np.testing.assert_allclose(world, points, atol=1e-6)
+    # The frame that a camera turned back sees is the first again, but for the corners.
+    back = rotated(result, TASKS, -angle)
+    known = np.isfinite(back.targets['depth'])
+    close = np.abs(back.targets['depth'] - frame.targets['depth'])[known] < 0.05
+    assert close.mean() > 0.95
+    if abs(angle) > 5:
+        corner = result.targets
+        assert np.isnan(corner['depth'][0, 0]) or np.isnan(corner['depth'][0, -1])
+        assert (corner['semantic'] == 255).any()
+        assert (corner['edges'] == 255).any()
+        assert np.isnan(corner['normals']).any()
+    # A point right of the centre moves down when the picture turns by a positive angle.
+    if angle > 10:
+        row, column = np.argwhere(inside)[np.argmax(np.argwhere(inside)[:, 1])]
+        assert pixels[row, column][1] > row
+
+
+def test_zoom_factors_are_the_only_ones_drawn(box_frame):
+    recipe = AugmentationRecipe(zoom_factors=(1.0, 1.2, 1.5))
+    generator = np.random.default_rng(0)
+    focal = [
+        random_window(box_frame(1), TASKS, (72, 96), recipe, generator).camera.fx
+        for _ in range(60)
+    ]
+    found, counts = np.unique(np.round(focal, 3), return_counts=True)
+    # Whole pixels: 72 x 1.2 is 86.4 rows; the columns decide fx.
+    assert found == pytest.approx([80.0, 80.0 * 115 / 96, 120.0], abs=1e-3)
+    assert counts.min() > 10
+    with pytest.raises(TrainingError, match='replaces zoom'):
+        AugmentationRecipe(zoom=(1.0, 2.0), zoom_factors=(1.0,))
+
+
+def test_a_crop_that_one_class_fills_is_drawn_again(box_frame):
+    frame = box_frame(0)
+    labels = np.zeros(frame.image.shape[:2], np.uint8)
+    labels[:, 80:] = 1  # a sixth, at the right
+    frame = replace(frame, targets={'semantic': labels})
+    share = {}
+    for limit in (1.0, 0.7):
+        recipe = AugmentationRecipe(zoom=(2.0, 2.0), largest_class=limit)
+        generator = np.random.default_rng(1)
+        share[limit] = [
+            (random_window(frame, TASKS, (72, 96), recipe, generator).targets['semantic'] == 0)
+            .mean() for _ in range(80)
+        ]
+    within = {limit: np.mean(np.array(values) <= 0.7) for limit, values in share.items()}
+    # A window over 16 of 48 columns of the other class: one place in forty-nine, or ten tries.
+    assert within[1.0] < 0.1
+    assert within[0.7] > within[1.0] + 0.05
 
 
 def test_outside_the_frame_nothing_is_annotated(box_frame):

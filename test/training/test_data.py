@@ -6,15 +6,16 @@ from __future__ import annotations
 from dataclasses import replace
 import math
 
-from mtl_perception.training.data import (
-    collate,
+from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.training.data import collate, TrainingFrames, ValidationFrames
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.loading import (
+    Shard,
     StepSampler,
     training_loader,
-    TrainingFrames,
     validation_loader,
-    ValidationFrames,
 )
-from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.reading import LONGEST_GAP
 from mtl_perception.training.recipe import (
     AugmentationRecipe,
     DataRecipe,
@@ -38,7 +39,7 @@ TASKS = RECIPE.task_list()
 
 
 def test_training_targets_are_those_of_the_reference_focal_length(box_frames):
-    image, scale, targets, name = TrainingFrames(box_frames, TASKS, RECIPE)[(0, 1)]
+    image, scale, targets, name, _ = TrainingFrames(box_frames, TASKS, RECIPE)[(0, 1)]
     frame = box_frames[1]
     s = math.sqrt(80.0 * 80.0 * 1.02) / 40.0
     assert scale == pytest.approx(s)
@@ -51,7 +52,7 @@ def test_training_targets_are_those_of_the_reference_focal_length(box_frames):
 
 
 def test_validation_targets_are_metric(box_frames):
-    _, scale, targets, _ = ValidationFrames(box_frames, TASKS, RECIPE.network)[1]
+    _, scale, targets, _, _ = ValidationFrames(box_frames, TASKS, RECIPE.network)[1]
     assert scale == pytest.approx(math.sqrt(80.0 * 80.0 * 1.02) / 40.0)
     np.testing.assert_array_equal(targets['depth'], box_frames[1].targets['depth'])
     np.testing.assert_allclose(
@@ -125,3 +126,65 @@ def test_a_limited_validation_is_spread_over_all(box_frames):
     frames = ValidationFrames(box_frames, TASKS, RECIPE.network)
     names = [name for batch in validation_loader(frames, 2, 3) for name in batch.names]
     assert names == ['box_0', 'box_4', 'box_7']
+
+
+class Torn:
+    """A dataset some of whose files are damaged."""
+
+    tasks = TASKS
+
+    def __init__(self, frames, damaged):
+        self._frames, self._damaged = frames, damaged
+
+    def __len__(self):
+        return len(self._frames)
+
+    def __getitem__(self, index):
+        if index in self._damaged:
+            raise DatasetError(f'images/{index}.jpg: no image')
+        return self._frames[index]
+
+
+def test_a_damaged_frame_stops_or_is_passed_over_as_the_recipe_says(box_frames):
+    torn = Torn(box_frames, (2, 3))
+    with pytest.raises(DatasetError, match=r'images/2\.jpg'):
+        TrainingFrames(torn, TASKS, RECIPE)[(0, 2)]
+    skipping = replace(RECIPE, data=DataRecipe('nowhere', workers=0, corrupt='skip'))
+    frames = TrainingFrames(torn, TASKS, skipping)
+    batch = collate([frames[(0, 1)], frames[(1, 2)]])
+    assert batch.names == ['box_1', 'box_4']
+    assert batch.damaged == ('images/2.jpg: no image', 'images/3.jpg: no image')
+    assert frames[(5, 4)][3] == 'box_4'
+    unvaried = frames.unaugmented()
+    batch = collate([unvaried[3], unvaried[5]])
+    assert batch.damaged == ('images/3.jpg: no image',)
+    assert (batch.targets['semantic'][0] == 255).all()
+    assert batch.targets['depth'][0].isnan().all()
+    assert not batch.image[0].any()
+
+
+def test_a_folder_of_damaged_frames_is_not_skipped_for_ever(box_frames):
+    many = Torn(list(box_frames) * 4, range(1, 30))
+    skipping = replace(RECIPE, data=DataRecipe('nowhere', workers=0, corrupt='skip'))
+    frames = TrainingFrames(many, TASKS, skipping)
+    assert frames[(0, 30)][3] == 'box_6'
+    with pytest.raises(TrainingError, match=rf'{LONGEST_GAP} frames in a row.*images/20\.jpg'):
+        frames[(0, 1)]
+
+
+def test_processes_share_every_batch():
+    whole = list(StepSampler(frames=7, batch_size=4, steps=5, seed=3))
+    halves = [list(StepSampler(7, 4, 5, 3, shard=Shard(index, 2))) for index in range(2)]
+    assert [left + right for left, right in zip(*halves)] == whole
+    with pytest.raises(TrainingError, match=r'batch_size is 4, which 3 processes'):
+        StepSampler(7, 4, 5, 3, shard=Shard(0, 3))
+
+
+def test_processes_share_the_validation_frames_without_doubles(box_frames):
+    frames = ValidationFrames(box_frames[:5], TASKS, RECIPE.network)
+    names = [
+        [name for batch in validation_loader(frames, 2, shard=Shard(index, 2))
+         for name in batch.names]
+        for index in range(2)
+    ]
+    assert names == [['box_0', 'box_2', 'box_4'], ['box_1', 'box_3']]

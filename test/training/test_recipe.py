@@ -60,6 +60,8 @@ def test_values_arrive_with_their_types():
         ({'network__size': [64]}, r'r\.network\.size: \[64\] should be a list of 2'),
         ({'network__size': [64, '9x']}, r"r\.network\.size\[1\]: '9x' should be a whole number"),
         ({'network__size': [16, 96]}, r'r\.network\.size: \(16, 96\) should be at least 32'),
+        ({'network__initial': 'default', 'network__pretrained': 'imagenet'},
+         r"network\.initial: 'default' replaces pretrained"),
         ({'network__depth_range_m': [5, 1]}, r'depth_range_m: \(5\.0, 1\.0\) should rise'),
         ({'optimiser__steps': None}, r'r\.optimiser\.steps: missing'),
         ({'optimiser__steps': 2.5}, r'r\.optimiser\.steps: 2\.5 should be a whole number'),

@@ -26,7 +26,7 @@ from mtl_perception.training.recipe import (
     OptimiserRecipe,
     Recipe,
 )
-from mtl_perception.training.run import fit, train
+from mtl_perception.training.run import fit, prepare_directory, train
 from mtl_perception.training.task_recipe import TaskRecipe
 import numpy as np
 import pytest
@@ -140,6 +140,17 @@ def test_the_run_leaves_recipe_log_and_pictures(uninterrupted):
     assert (out / 'pictures' / 'step_0000004.png').stat().st_size > 1000
 
 
+def test_tensorboard_shows_what_the_csv_holds(uninterrupted):
+    accumulators = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    out, losses, _ = uninterrupted
+    events = accumulators.EventAccumulator(str(out / 'tensorboard' / 'from_step_0000000'))
+    events.Reload()
+    shown = {event.step + 1: event.value for event in events.Scalars('loss')}
+    assert {2, 4, 6} <= set(shown)
+    assert shown == pytest.approx({step: losses[step] for step in shown}, rel=1e-5)
+    assert 'validation/depth.abs_rel' in events.Tags()['scalars']
+
+
 def test_the_checkpoint_is_plain_data_and_the_average_is_kept(uninterrupted):
     out, _, fitted = uninterrupted
     checkpoint = torch.load(out / 'last.ckpt', weights_only=True)
@@ -157,6 +168,14 @@ def test_out_and_resume_must_fit(box_frames, tmp_path, uninterrupted):
         fit(TINY, box_frames, box_frames, out)
     with pytest.raises(TrainingError, match=r'holds no last\.ckpt'):
         fit(TINY, box_frames, box_frames, tmp_path, resume=True)
+    # A recipe that an older version wrote lacks the fields that came later.
+    recipe = json.loads((out / 'recipe.json').read_text())
+    del recipe['network']['initial'], recipe['optimiser']['epoch_steps'], recipe['loop']['seed']
+    old = tmp_path / 'old'
+    old.mkdir()
+    (old / 'recipe.json').write_text(json.dumps(recipe))
+    (old / 'last.ckpt').touch()
+    assert prepare_directory(TINY, old, resume=True) == old / 'last.ckpt'
     other = replace(TINY, loss=LossRecipe())
     with pytest.raises(TrainingError, match='another recipe: loss was'):
         fit(other, box_frames, box_frames, out, resume=True)

@@ -20,29 +20,30 @@ def batches(box_frames):
     return [collate([frames[index] for index in range(start, start + 4)]) for start in (0, 4)]
 
 
-def _mean(batches, *, per_pixel):
+def _mean(batches, per):
     mean = TrainingMean(TASKS, (72, 96))
     for batch in batches:
         mean.update(batch)
-    return mean.predictor(per_pixel=per_pixel)
+    return mean.predictor(per)
 
 
-@pytest.mark.parametrize('per_pixel', [True, False])
-def test_means_against_numpy(batches, box_frames, per_pixel):
-    maps = _mean(batches, per_pixel=per_pixel)(batches[0])
+@pytest.mark.parametrize(('per', 'axes'), [('pixel', 0), ('row', (0, 2)), ('frame', (0, 1, 2))])
+def test_means_against_numpy(batches, box_frames, per, axes):
+    maps = _mean(batches, per)(batches[0])
     stacked = {
         task.name: np.stack([frame.targets[task.name] for frame in box_frames]) for task in TASKS
     }
-    axes = 0 if per_pixel else (0, 1, 2)
-    depth = np.broadcast_to(stacked['depth'].astype(float).mean(axes), (72, 96))
+    depth = np.broadcast_to(stacked['depth'].astype(float).mean(axes, keepdims=True)[0], (72, 96))
     np.testing.assert_allclose(maps['depth'][1], depth, rtol=1e-6)
-    edges = np.broadcast_to(stacked['edges'].mean(axes), (72, 96))
+    edges = np.broadcast_to(stacked['edges'].mean(axes, keepdims=True)[0], (72, 96))
     np.testing.assert_allclose(maps['edges'][3], edges, rtol=1e-6)
-    normals = np.broadcast_to(stacked['normals'].astype(float).sum(axes), (72, 96, 3))
+    normals = stacked['normals'].astype(float).sum(axes, keepdims=True)[0]
+    normals = np.broadcast_to(normals, (72, 96, 3))
     found = maps['normals'][0].permute(1, 2, 0).numpy()
     cosine = (found * normals).sum(-1) / np.linalg.norm(found, axis=-1)
     np.testing.assert_allclose(cosine, np.linalg.norm(normals, axis=-1), rtol=1e-6)
-    votes = np.stack([(stacked['semantic'] == label).sum(axes) for label in range(18)])
+    hits = [stacked['semantic'] == label for label in range(18)]
+    votes = np.stack([each.sum(axes, keepdims=True)[0] for each in hits])
     expected = np.broadcast_to(votes.argmax(0), (72, 96))
     np.testing.assert_array_equal(maps['semantic'][2], expected)
 
@@ -53,7 +54,7 @@ def test_the_truth_scores_perfectly_and_the_constant_as_computed(batches):
     assert perfect['depth.abs_rel'] == 0.0
     assert perfect['normals.mean_deg'] == pytest.approx(0, abs=0.05)
     assert perfect['edges.f_best_tolerance'] == 1.0
-    constant = score(_mean(batches, per_pixel=False), batches, TASKS)
+    constant = score(_mean(batches, 'frame'), batches, TASKS)
     depth = np.concatenate([batch.targets['depth'].numpy() for batch in batches]).astype(float)
     assert constant['depth.rmse_m'] == pytest.approx(depth.std(), rel=1e-5)
     labels = np.concatenate([batch.targets['semantic'].numpy() for batch in batches])

@@ -93,9 +93,9 @@ def test_the_training_mean_votes_for_parts_and_averages_saliency():
     batch = _batch()
     mean = TrainingMean(TASKS, (32, 48))
     mean.update(batch)
-    maps = mean.predictor(per_pixel=True)(batch)
+    maps = mean.predictor('pixel')(batch)
     np.testing.assert_array_equal(maps['parts'][0], batch.targets['parts'][0])
     np.testing.assert_array_equal(maps['saliency'][0], batch.targets['saliency'][0])
-    scores = score(mean.predictor(per_pixel=True), [batch], TASKS)
+    scores = score(mean.predictor('pixel'), [batch], TASKS)
     assert scores['parts.miou'] == 1
     assert scores['saliency.max_f_pooled'] == pytest.approx(1)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that something outside stops says so in one line and keeps what it had saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import errno
+import json
+import os
+
+from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.failures import told_plainly
+from mtl_perception.training.recipe import (
+    DataRecipe,
+    LoopRecipe,
+    NetworkRecipe,
+    OptimiserRecipe,
+    Recipe,
+)
+from mtl_perception.training.run import fit, train
+from mtl_perception.training.task_recipe import TaskRecipe
+import pytest
+import torch
+
+RECIPE = Recipe(
+    name='tiny',
+    tasks=(TaskRecipe('depth', 'depth'),),
+    network=NetworkRecipe('single_task', 'mobilenetv2_100', (48, 64), 60.0, neck=(8, 8, 8, 8)),
+    data=DataRecipe('nowhere', workers=1),
+    optimiser=OptimiserRecipe(steps=4, batch_size=2, learning_rate=1e-3),
+    loop=LoopRecipe(
+        checkpoint_every_steps=1, validate_every_steps=4, threads=1, picture_rows=1
+    ),
+)
+
+
+class Torn:
+    """Frames of which one is damaged."""
+
+    def __init__(self, frames, damaged):
+        self._frames, self._damaged = frames, damaged
+
+    def __len__(self):
+        return len(self._frames)
+
+    def __getitem__(self, index):
+        if index == self._damaged:
+            raise DatasetError(f'/data/images/{index}.jpg: no image')
+        return self._frames[index]
+
+
+def test_a_damaged_frame_in_a_worker_stops_the_run_with_one_line(box_frames, tmp_path):
+    with pytest.raises(DatasetError) as caught:
+        fit(RECIPE, Torn(box_frames[:3], 1), box_frames[:1], tmp_path)
+    assert str(caught.value) == '/data/images/1.jpg: no image'
+
+
+def test_damaged_frames_are_skipped_named_once_and_counted(box_frames, tmp_path, capsys):
+    recipe = replace(RECIPE, data=replace(RECIPE.data, corrupt='skip'))
+    manifest = train(recipe, Torn(box_frames[:3], 1), box_frames[:1], tmp_path)
+    assert manifest.provenance['frames'] == {'train': 3, 'validation': 1, 'skipped': 1}
+    printed = capsys.readouterr().out
+    assert printed.count('skipped: /data/images/1.jpg: no image') == 1
+    # What was skipped before a resume is not forgotten.
+    callbacks = torch.load(tmp_path / 'last.ckpt', weights_only=True)['callbacks']
+    assert callbacks['DamagedFrames']['messages'] == ['/data/images/1.jpg: no image']
+
+
+def _checkpoint_steps(path):
+    return torch.load(path / 'last.ckpt', weights_only=True)['global_step']
+
+
+def test_a_full_disk_stops_the_run_and_the_last_checkpoint_goes_on(
+    box_frames, tmp_path, monkeypatch
+):
+    real, writes = os.fsync, []
+
+    def fsync(descriptor):
+        writes.append(descriptor)
+        # recipe.json and its directory, then a checkpoint and its directory, twice.
+        if len(writes) > 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    frames = box_frames[:3]
+    monkeypatch.setattr(os, 'fsync', fsync)
+    with pytest.raises(TrainingError, match=r'No space left on device.*intact.*--resume --out'):
+        fit(RECIPE, frames, frames, tmp_path)
+    assert _checkpoint_steps(tmp_path) == 2
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith('.last')]
+    monkeypatch.setattr(os, 'fsync', real)
+    assert fit(RECIPE, frames, frames, tmp_path, resume=True).steps == 4
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_without_rights_is_named(box_frames, tmp_path):
+    (tmp_path / 'locked').mkdir(mode=0o500)
+    with pytest.raises(TrainingError, match=r'locked.*cannot be written: Permission denied'):
+        fit(RECIPE, box_frames[:2], box_frames[:1], tmp_path / 'locked' / 'run')
+
+
+def test_a_file_where_the_run_shall_be_is_named(box_frames, tmp_path):
+    (tmp_path / 'run').write_text('')
+    with pytest.raises(TrainingError, match=r'run cannot be written: .*give another --out'):
+        fit(RECIPE, box_frames[:2], box_frames[:1], tmp_path / 'run')
+
+
+def test_a_bundle_that_cannot_be_written_leaves_scores_and_checkpoint(
+    box_frames, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), '/data/run/bundle')
+
+    monkeypatch.setattr('mtl_perception.training.finish.save_bundle', full)
+    frames = box_frames[:2]
+    with pytest.raises(TrainingError, match=r'/data/run/bundle cannot be written: No space'):
+        train(RECIPE, frames, frames, tmp_path)
+    assert _checkpoint_steps(tmp_path) == 4
+    assert 'this network' in json.loads((tmp_path / 'scores.json').read_text())
+    monkeypatch.undo()
+    train(RECIPE, frames, frames, tmp_path, resume=True)
+    assert (tmp_path / 'bundle' / 'bundle.json').exists()
+
+
+def test_our_own_messages_pass_unchanged(tmp_path):
+    with pytest.raises(TrainingError, match=r'^one line: of ours$'), told_plainly(tmp_path):
+        raise TrainingError('one line: of ours')
