@@ -134,20 +134,20 @@ def test_it_has_learned_rooms(engine: Engine, rendered: list[Sample]):
 @pytest.mark.slow
 def test_depth_stays_metric_through_other_lenses(engine: Engine):
     pytest.importorskip('embreex')
-    reference = 554.0  # the reference focal length of the bundle at 640 pixels
+    reference = 277.0  # the reference focal length of the bundle
     cameras = {
-        'reference': CameraModel(640, 480, reference, reference, 319.5, 239.5),
-        '0.7x': CameraModel(640, 480, 0.7 * reference, 0.7 * reference, 319.5, 239.5),
-        '1.4x': CameraModel(640, 480, 1.4 * reference, 1.4 * reference, 319.5, 239.5),
-        '16:9': CameraModel(640, 360, reference, reference, 319.5, 179.5),
-        '16:9 0.7x': CameraModel(640, 360, 0.7 * reference, 0.7 * reference, 319.5, 179.5),
+        'reference': CameraModel(320, 240, reference, reference, 159.5, 119.5),
+        '0.7x': CameraModel(320, 240, 0.7 * reference, 0.7 * reference, 159.5, 119.5),
+        '1.4x': CameraModel(320, 240, 1.4 * reference, 1.4 * reference, 159.5, 119.5),
+        '16:9': CameraModel(320, 180, reference, reference, 159.5, 89.5),
+        '16:9 0.7x': CameraModel(320, 180, 0.7 * reference, 0.7 * reference, 159.5, 89.5),
     }
     # What all of them see: the view of the longest lens.
-    narrowest = np.array([319.5, 239.5]) / (1.4 * reference)
+    narrowest = np.array([159.5, 119.5]) / (1.4 * reference)
     errors: dict[str, list[float]] = {name: [] for name in cameras}
     biases: dict[str, list[float]] = {name: [] for name in cameras}
     perceiver = Perceiver(engine)
-    for seed in range(78001, 78007):
+    for seed in range(78001, 78025):
         for name, samples in zip(cameras, _rooms(seed, list(cameras.values()), 4)):
             common = (np.abs(cameras[name].rays()[..., :2]) <= narrowest).all(axis=-1)
             for sample in samples:
@@ -162,5 +162,5 @@ def test_depth_stays_metric_through_other_lenses(engine: Engine):
     for name in cameras:
         # Without the focal correction 0.7x would be off by log 0.7 = -0.36, 1.4x by 0.34.
         assert abs(bias[name] - bias['reference']) < 0.12, (name, bias)
-        # Measured: 1.25 for 1.4x, which sees least of the room; the others do better than 1.
-        assert mean[name] <= (1.4 if name == '1.4x' else 1.2) * mean['reference'], (name, mean)
+        # Over fewer worlds than these the ratio of two means is not yet steady.
+        assert mean[name] <= 1.2 * mean['reference'], (name, mean)

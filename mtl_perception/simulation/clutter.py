@@ -146,7 +146,7 @@ def _papers(shop: Workshop, tallest: float) -> float:
 
 
 def _leaning(shop: Workshop, tallest: float) -> float:
-    """A picture frame, calendar, tablet or open book that leans back."""
+    """Lean a picture frame, calendar, tablet or open book back."""
     rng = shop.rng
     width, height = rng.uniform(0.12, 0.26), min(tallest * 0.95, rng.uniform(0.14, 0.34))
     face = shop.choose('page', lambda: shop.picture(prints.page), 6)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Lamps, plants, televisions, pictures, curtains, rugs. Placement as for furniture; what hangs on
-a wall has its lower edge at z = 0 and its back at y = 0.
+Lamps, plants, televisions, pictures, curtains, rugs.
+
+Placement is as for furniture; what hangs on a wall has its lower edge at z = 0 and its back at
+y = 0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Seats and beds. Every piece stands on z = 0 of its placement, back at y = 0, front towards +y,
+Seats and beds.
+
+Every piece stands on z = 0 of its placement, back at y = 0, front towards +y,
 centred in x, and returns its size (width, depth, height) in metres.
 """
 

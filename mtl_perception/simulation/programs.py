@@ -115,7 +115,7 @@ def _side_table(decorator: Decorator) -> None:
 
 
 def bedroom(decorator: Decorator) -> None:
-    """A bed with its head at the wall, bedside cabinets with lamps, wardrobe, chest."""
+    """Place a bed with its head at the wall, bedside cabinets with lamps, wardrobe, chest."""
     rng, shop = decorator.rng, decorator.shop
     spot = None
     for width in sorted(rng.choice((0.9, 1.2, 1.4, 1.6, 1.8), 3), reverse=True):
@@ -188,7 +188,7 @@ def office(decorator: Decorator) -> None:
 
 
 def dining(decorator: Decorator) -> None:
-    """A table with chairs on a rug, sideboard, shelf, sofa where there is room."""
+    """Place a table with chairs on a rug, sideboard, shelf, sofa where there is room."""
     rng, shop = decorator.rng, decorator.shop
     table_with_chairs(decorator, 0.9, 0.5)
     cabinets(decorator, int(rng.integers(1, 4)), (0.7, 1.1))

@@ -15,14 +15,17 @@ from mtl_perception.simulation.world import RoomsWorld
 from mtl_perception.values import Sample
 import numpy as np
 
-FIELD_OF_VIEW_DEG = (50.0, 85.0)  # horizontal
+FIELD_OF_VIEW_DEG = (50.0, 85.0)  # horizontal, drawn for each world
 DATASET_RATE_HZ = 0.4  # frames two and a half seconds apart show different things
 
 
-def draw_camera(seed: int, width: int, height: int) -> CameraModel:
-    """Draw a pinhole camera with a horizontal field of view of 50 to 85 degrees."""
+def draw_camera(
+    seed: int, width: int, height: int,
+    field_of_view_deg: tuple[float, float] = FIELD_OF_VIEW_DEG,
+) -> CameraModel:
+    """Draw a pinhole camera with a horizontal field of view between two angles in degrees."""
     rng = np.random.default_rng((seed, 0xCA3))
-    angle = math.radians(rng.uniform(*FIELD_OF_VIEW_DEG))
+    angle = math.radians(rng.uniform(*field_of_view_deg))
     focal = width / 2 / math.tan(angle / 2)
     cx = (width - 1) / 2 + rng.normal(0, 0.006) * width
     cy = (height - 1) / 2 + rng.normal(0, 0.006) * height
@@ -41,13 +44,15 @@ def world_frames(
     *,
     camera: CameraModel | None = None,
     size: tuple[int, int] = (320, 240),
+    field_of_view_deg: tuple[float, float] = FIELD_OF_VIEW_DEG,
     rate_hz: float = DATASET_RATE_HZ,
     skip: int = 0,
 ) -> Iterator[Sample]:
     """
     Yield the frames of the index-th world of a run, from number `skip` on.
 
-    Without `camera` one of `size` (width, height) is drawn for the world.
+    Without `camera` one of `size` (width, height) and with a horizontal field of view between
+    the two angles is drawn for the world.
 
     Raises
     ------
@@ -59,7 +64,7 @@ def world_frames(
         raise SimulationError(f'the seed is {seed}; use zero or a positive number')
     own = world_seed(seed, index)
     world = RoomsWorld.from_seed(own)
-    model = camera or draw_camera(own, *size)
+    model = camera or draw_camera(own, *size, field_of_view_deg)
     sensor = Sensor.draw(own)
     poses = walk(world, own, frames, rate_hz=rate_hz)
     for number in range(skip, frames):
@@ -75,6 +80,7 @@ def rooms_frames(
     camera: CameraModel | None = None,
     *,
     size: tuple[int, int] = (320, 240),
+    field_of_view_deg: tuple[float, float] = FIELD_OF_VIEW_DEG,
     frames_per_world: int = 24,
     rate_hz: float = DATASET_RATE_HZ,
 ) -> Iterator[Sample]:
@@ -94,7 +100,8 @@ def rooms_frames(
     left, index = frames, 0
     while left is None or left > 0:
         for sample in world_frames(
-            seed, index, frames_per_world, camera=camera, size=size, rate_hz=rate_hz
+            seed, index, frames_per_world, camera=camera, size=size,
+            field_of_view_deg=field_of_view_deg, rate_hz=rate_hz,
         ):
             yield sample
             if left is not None:

@@ -118,6 +118,14 @@ def test_cameras_vary_within_the_stated_field_of_view():
     assert high - 4 < max(angles) <= high
 
 
+def test_the_field_of_view_can_be_chosen():
+    """A world's camera lies between the angles asked for, whichever world it is."""
+    for sample in rooms_frames(3, 2, size=(24, 18), frames_per_world=1,
+                               field_of_view_deg=(30.0, 31.0)):
+        assert sample.camera is not None
+        assert 30 <= 2 * np.degrees(np.arctan(12 / sample.camera.fx)) <= 31
+
+
 def test_frames_follow_the_callers_camera_and_counts():
     """A given camera is kept; worlds change after the given number of frames."""
     samples = list(rooms_frames(4, 2, WIDE, frames_per_world=1))
