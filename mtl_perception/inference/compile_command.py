@@ -9,19 +9,22 @@ from pathlib import Path
 import re
 from typing import Any
 
+from mtl_perception.command_line import progress_bar, size
 from mtl_perception.inference.cache import EngineCache, Entry
 from mtl_perception.inference.compiled import build_engine, engine_key, open_compiled
 from mtl_perception.inference.device import Device
 from mtl_perception.inference.engine import (
+    AUTO,
     check_precision,
+    choose_engine,
     COMPILED_ENGINES,
     InferenceError,
     PRECISIONS,
 )
 from mtl_perception.inference.resizing import resized_bundle
+from mtl_perception.inference.verification import time_engine
 from mtl_perception.manifest import default_bundle
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 _EXAMPLE = """examples:
@@ -43,13 +46,6 @@ def _targets(text: str) -> list[str]:
     return names
 
 
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f'{text!r} is not height x width such as 480x640')
-    return int(match[1]), int(match[2])
-
-
 def _batch(text: str) -> tuple[int, int]:
     match = re.fullmatch(r'([1-9]\d*)(?::([1-9]\d*))?', text)
     low, high = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
@@ -62,20 +58,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python3 -m mtl_perception compile',
         description='Build an engine of a bundle and keep it in the engine cache. On the device '
-        'it is meant for it is checked against the fp32 reference at once, elsewhere before its '
-        'first use there.',
+        'it is meant for it is at once checked against the fp32 reference and timed; elsewhere '
+        'it is checked before its first use there.',
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--model', type=Path, help='bundle folder (default: the shipped one)')
-    parser.add_argument('--engine', choices=COMPILED_ENGINES, default='openvino')
+    parser.add_argument(
+        '--engine', choices=(AUTO, *COMPILED_ENGINES), default='openvino',
+        help='auto: what the live node takes with engine:=auto (default: openvino)',
+    )
     parser.add_argument(
         '--target', type=_targets, metavar='SM[,SM]',
         help='compute capabilities to build for without having them (tensorrt-rtx only)',
     )
     parser.add_argument('--precision', choices=PRECISIONS, help="default: the engine's own")
     parser.add_argument(
-        '--size', type=_size, metavar='HxW',
+        '--size', type=size, metavar='HxW',
         help='another input size: the bundle at that size is written beside the engine',
     )
     parser.add_argument(
@@ -105,6 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list:
         _list(console, cache)
         return 0
+    if arguments.engine == AUTO:
+        choice = choose_engine()
+        console.print(f'engine auto: {choice.why}', highlight=False, markup=False)
+        if choice.name not in COMPILED_ENGINES:
+            console.print('it needs no building')
+            return 0
+        arguments.engine = choice.name
     precision = check_precision(arguments.engine, arguments.precision)
     model = arguments.model or default_bundle()
     if arguments.size is not None:
@@ -126,13 +132,11 @@ def _build(
     )
     # Better than after minutes of building for nobody.
     cache.check_writable()
-    columns = (TextColumn('{task.description}'), BarColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task('build', total=1.0)
+    with progress_bar(console=console, transient=True) as bar:
+        task = bar.add_task('build', total=100)
 
         def progress(phase: str, share: float) -> None:
-            bar.update(task, description=phase, completed=share)
+            bar.update(task, description=phase, completed=round(100 * share))
 
         entry, _ = build_engine(model, key, cache, say, progress)
     if entry is None:
@@ -142,12 +146,12 @@ def _build(
     if device is not None:
         say('built without its device: it is checked before its first use there')
         return
-    open_compiled(
+    with open_compiled(
         model, arguments.engine, threads=None, precision=precision, cache=cache, build=False,
         say=say,
-    ).close()  # fmt: skip
-    errors = cache.verified(entry, key.device)
-    say(f'checked on {key.device}' if errors is not None else 'not kept: it failed its check')
+    ) as engine:  # fmt: skip
+        milliseconds = time_engine(engine, model)
+    say(f'checked on {key.device}: {milliseconds:.1f} ms a frame')
 
 
 def _describe(console: Console, entry: Entry) -> None:

@@ -25,12 +25,18 @@ ENGINES = {
     'onnxruntime': 'mtl_perception.inference.onnxruntime_engine:OnnxRuntimeEngine',
     'openvino': 'mtl_perception.inference.openvino_engine:OpenVinoEngine',
     'torch': 'mtl_perception.inference.torch_engine:TorchEngine',
+    'torch-graph': 'mtl_perception.inference.torch_engine:TorchGraphEngine',
+    'torch-compiled': 'mtl_perception.inference.torch_compiled_engine:TorchCompiledEngine',
     'tensorrt': 'mtl_perception.inference.tensorrt_engine:TensorRtEngine',
     'tensorrt-rtx': 'mtl_perception.inference.tensorrt_rtx_engine:TensorRtRtxEngine',
 }
 # Built first, which takes seconds to minutes, kept in the engine cache, and checked before use.
-COMPILED_ENGINES = ('openvino', 'tensorrt', 'tensorrt-rtx')
+COMPILED_ENGINES = ('openvino', 'torch-compiled', 'tensorrt', 'tensorrt-rtx')
 AUTO = 'auto'
+# Exact in fp32 and ready at once: they serve while others are built, or instead of them.
+PLAIN_ENGINES = ('onnxruntime', 'torch')
+# Whatever a user may name.
+ENGINE_NAMES = (AUTO, *ENGINES)
 PRECISIONS = ('fp32', 'fp16', 'bf16')
 
 
@@ -88,8 +94,8 @@ def choose_engine() -> EngineChoice:
     """
     Return the best engine that can run on this machine now.
 
-    With an NVIDIA GPU: tensorrt-rtx, tensorrt, torch; on a processor: openvino (x86), then
-    onnxruntime, then torch.
+    With an NVIDIA GPU: tensorrt-rtx, tensorrt, torch-graph, torch; on a processor: openvino
+    (x86), then onnxruntime, then torch.
 
     Raises
     ------
@@ -97,7 +103,9 @@ def choose_engine() -> EngineChoice:
         If no engine's library is installed.
 
     """
-    on_gpu = [('tensorrt-rtx', 'the GPU'), ('tensorrt', 'the GPU'), ('torch', 'the GPU')]
+    on_gpu = [
+        (name, 'the GPU') for name in ('tensorrt-rtx', 'tensorrt', 'torch-graph', 'torch')
+    ]
     on_processor = [(name, 'the processor') for name in ('openvino', 'onnxruntime', 'torch')]
     has_gpu = nvidia_gpu_present()
     passed_over = [] if has_gpu else ['tensorrt-rtx, tensorrt (no NVIDIA GPU)']
@@ -122,7 +130,7 @@ def engine_class(engine: str) -> Any:
 
     """
     if engine not in ENGINES:
-        msg = f'engine {engine!r} is unknown; use one of {", ".join((AUTO, *ENGINES))}'
+        msg = f'engine {engine!r} is unknown; use one of {", ".join(ENGINE_NAMES)}'
         raise InferenceError(msg)
     module, name = ENGINES[engine].split(':')
     return getattr(import_module(module), name)
@@ -168,23 +176,36 @@ def open_engine(
         choice = choose_engine()
         say(f'engine auto: {choice.why}')
         engine = choice.name
-    kind = engine_class(engine)
+    precision = check_precision(engine, precision)
     if engine not in COMPILED_ENGINES:
-        if precision is not None:
-            check_precision(engine, precision)
-        opened: Engine = kind(Path(directory), threads=threads)
-        return opened
+        return _open_plain(Path(directory), engine, threads, precision, say)
     from mtl_perception.inference.compiled import open_compiled
 
     return open_compiled(
         Path(directory),
         engine,
         threads=threads,
-        precision=check_precision(engine, precision),
+        precision=precision,
         cache=cache,
         build=build,
         say=say,
     )
+
+
+def _open_plain(
+    directory: Path, engine: str, threads: int | None, precision: str, say: Callable[[str], None]
+) -> Engine:
+    opened: Engine = engine_class(engine)(directory, threads=threads, precision=precision)
+    if precision == 'fp32' and engine in PLAIN_ENGINES:
+        return opened
+    from mtl_perception.inference.verification import verify_engine
+
+    try:
+        verify_engine(opened, directory, precision, say)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def check_precision(engine: str, precision: str | None) -> str:
@@ -228,3 +249,18 @@ def check_inputs(
             f'the graph takes float32 {image.shape[:1]}, one per image'
         )
         raise InferenceError(msg)
+
+
+def frame_by_frame(
+    run: Callable[[npt.NDArray[Any], npt.NDArray[Any]], dict[str, npt.NDArray[Any]]],
+    image: npt.NDArray[np.uint8],
+    depth_scale: npt.NDArray[np.float32],
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the maps of a batch from an engine that takes one image at a time."""
+    rows = [
+        run(image[index : index + 1], depth_scale[index : index + 1])
+        for index in range(len(image))
+    ]
+    if len(rows) == 1:
+        return rows[0]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -14,8 +14,9 @@ class MapFinisher:
     """
     Enlarges maps of one geometry (shrinks them where the camera is smaller than the network).
 
-    Every map it returns is a new array. The planes it works in are kept from frame to frame:
-    fresh memory for each would cost more than the arithmetic.
+    Every map it returns is a new array, or `out` where the caller gives one of the map's shape
+    and type, C-contiguous. The planes it works in are kept from frame to frame: fresh memory for
+    each would cost more than the arithmetic.
     """
 
     def __init__(self, geometry: FittedGeometry) -> None:
@@ -23,7 +24,9 @@ class MapFinisher:
         height, width = geometry.camera_size
         self._planes = [np.empty((height, width), np.float32) for _ in range(4)]
 
-    def labels(self, labels: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
+    def labels(
+        self, labels: npt.NDArray[Any], step: int = 1, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         """
         Return labels (h, w) at the camera's size; each pixel takes the nearest one's.
 
@@ -32,9 +35,11 @@ class MapFinisher:
         import cv2
 
         # Plain INTER_NEAREST takes the label at floor(x * scale), up to half a label off.
-        return self._resize(self.geometry.crop(labels, step), cv2.INTER_NEAREST_EXACT)
+        return self._resize(self.geometry.crop(labels, step), cv2.INTER_NEAREST_EXACT, out)
 
-    def linear(self, values: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
+    def linear(
+        self, values: npt.NDArray[Any], step: int = 1, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         """
         Return a map (h, w) at the camera's size, interpolated bilinearly.
 
@@ -42,9 +47,11 @@ class MapFinisher:
         """
         import cv2
 
-        return self._resize(self.geometry.crop(values, step), cv2.INTER_LINEAR)
+        return self._resize(self.geometry.crop(values, step), cv2.INTER_LINEAR, out)
 
-    def normals(self, normals: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def normals(
+        self, normals: npt.NDArray[np.float32], out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Return normals (h, w, 3) at the camera's size: bilinear, then of unit length again."""
         import cv2
 
@@ -60,10 +67,14 @@ class MapFinisher:
         with np.errstate(invalid='ignore'):
             for plane in planes:
                 np.divide(plane, length, out=plane)
-        return np.asarray(cv2.merge(planes))
+        merged = np.asarray(cv2.merge(planes, out))
+        return merged if out is None else out
 
-    def _resize(self, values: npt.NDArray[Any], interpolation: int) -> npt.NDArray[Any]:
+    def _resize(
+        self, values: npt.NDArray[Any], interpolation: int, out: npt.NDArray[Any] | None
+    ) -> npt.NDArray[Any]:
         import cv2
 
         height, width = self.geometry.camera_size
-        return np.asarray(cv2.resize(values, (width, height), interpolation=interpolation))
+        resized = cv2.resize(values, (width, height), dst=out, interpolation=interpolation)
+        return np.asarray(resized) if out is None else out

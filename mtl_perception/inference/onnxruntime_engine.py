@@ -6,9 +6,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.closing import Closing
 from mtl_perception.inference.engine import check_inputs, InferenceError
 from mtl_perception.manifest import (
     BundleError,
@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Closing):
     """
     Runs `graph.onnx`; the weights are mapped from the safetensors file beside it.
 
     :param directory: the bundle
     :param threads: threads for one frame; None takes every core this process may use
+    :param precision: the graph's own, fp32
 
     Raises
     ------
@@ -45,7 +46,9 @@ class OnnxRuntimeEngine:
         """Return why this engine cannot run here, or an empty string."""
         return '' if find_spec('onnxruntime') else 'onnxruntime is not installed'
 
-    def __init__(self, directory: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, threads: int | None = None, precision: str = 'fp32'
+    ) -> None:
         self.manifest = load_manifest(directory)
         verify_files(self.manifest, directory, (GRAPH_FILE, WEIGHTS_FILE))
         try:
@@ -89,14 +92,3 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Free the session."""
         self._session = None
-
-    def __enter__(self) -> OnnxRuntimeEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.closing import Closing
 from mtl_perception.inference.cache import Built
 from mtl_perception.inference.device import Device, processor
-from mtl_perception.inference.engine import check_inputs, InferenceError
+from mtl_perception.inference.engine import check_inputs, frame_by_frame, InferenceError
 from mtl_perception.manifest import BundleError, GRAPH_FILE, load_manifest
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ def _options(precision: str, threads: int | None) -> dict[str, Any]:
     }
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Closing):
     """
     Runs what `build` made of `graph.onnx`.
 
@@ -87,7 +87,7 @@ class OpenVinoEngine:
         progress: Callable[[str, float], None] = lambda phase, share: None,
     ) -> Built:
         """
-        Compile the graph for this processor; the batch stays dynamic.
+        Compile the graph for this processor, for one image at a time.
 
         Raises
         ------
@@ -106,6 +106,9 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             model = core.read_model(str(path))
+            # With an open batch the plugin works out every layer's shape anew in each frame.
+            height, width = load_manifest(directory).network_size
+            model.reshape({'image': [1, height, width, 3], 'depth_scale': [1]})
             compiled = core.compile_model(model, 'CPU', _options(precision, None))
         except RuntimeError as error:
             msg = f'{path}: OpenVINO {openvino.get_version()} refuses the graph: {error}'
@@ -142,11 +145,16 @@ class OpenVinoEngine:
     def run(
         self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Return the maps by output name (see `Engine.run`)."""
+        """Return the maps by output name (see `Engine.run`); a batch image by image."""
         if self._request is None:
             msg = 'the engine is closed; open it again'
             raise InferenceError(msg)
         check_inputs(self.manifest, image, depth_scale)
+        return frame_by_frame(self._frame, image, depth_scale)
+
+    def _frame(
+        self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[Any]]:
         # The request reuses its output memory; the maps belong to the caller.
         maps = self._request.infer(
             {'image': image, 'depth_scale': depth_scale}, share_inputs=True, share_outputs=False
@@ -156,14 +164,3 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Free the compiled graph."""
         self._request = None
-
-    def __enter__(self) -> OpenVinoEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

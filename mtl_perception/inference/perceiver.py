@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 import math
 import time
@@ -18,6 +18,14 @@ from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.values import Frame, PerceptionMaps
 import numpy as np
 import numpy.typing as npt
+
+# Gives the array for an output, by its name, shape and type.
+Memory = Callable[[str, tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]]
+
+
+def new_memory(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return a new array for the output `name`."""
+    return np.empty(shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,16 @@ class Perceiver:
         self._pinhole: CameraModel | None = None
         self._canvas = np.empty((1, *self._manifest.network_size, 3), np.uint8)
 
-    def perceive(self, frame: Frame, wanted: Collection[str] | None = None) -> PerceptionMaps:
+    def perceive(
+        self, frame: Frame, wanted: Collection[str] | None = None, memory: Memory = new_memory
+    ) -> PerceptionMaps:
         """
         Return the maps of one frame.
 
         :param wanted: output names to finish (`Manifest.output_names`: tasks, and
             `<task>_confidence`); None means all. Depth is absent where no focal length is known.
+        :param memory: gives the array that a finished map is written into, by output name,
+            shape and type; C-contiguous. By default a new one.
         :returns: maps with `image` and `camera` they belong to, and `timings_ms` with `fit`
             (rectification included), `engine` and `finish`
 
@@ -98,11 +110,12 @@ class Perceiver:
             if task.kind == 'depth' and camera is None:
                 continue
             if wanted is None or task.name in wanted:
-                finished[task.name] = self._finish(task, maps[task.name][0], finisher)
+                finished[task.name] = self._finish(task, maps[task.name][0], finisher, memory)
             name = confidence_name(task)
             if task.kind in LABELLED_KINDS and (wanted is None or name in wanted):
                 step = self._manifest.label_step
-                confidence[task.name] = finisher.linear(maps[name][0], step)
+                out = memory(name, finisher.geometry.camera_size, np.float32)
+                confidence[task.name] = finisher.linear(maps[name][0], step, out)
         ended = time.perf_counter()
         timings = {'fit': fitted - started, 'engine': ran - fitted, 'finish': ended - ran}
         return PerceptionMaps(
@@ -151,10 +164,12 @@ class Perceiver:
         return self._finisher
 
     def _finish(
-        self, task: Task, values: npt.NDArray[Any], finisher: MapFinisher
+        self, task: Task, values: npt.NDArray[Any], finisher: MapFinisher, memory: Memory
     ) -> npt.NDArray[Any]:
+        shape = (*finisher.geometry.camera_size, *values.shape[2:])
+        out = memory(task.name, shape, values.dtype)
         if task.kind in LABELLED_KINDS:
-            return finisher.labels(values, self._manifest.label_step)
+            return finisher.labels(values, self._manifest.label_step, out)
         if task.kind == 'normals':
-            return finisher.normals(values)
-        return finisher.linear(values)
+            return finisher.normals(values, out)
+        return finisher.linear(values, out=out)

@@ -11,20 +11,20 @@ import subprocess
 import sys
 from threading import Lock, Thread
 import time
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.closing import Closing
 from mtl_perception.inference.cache import EngineCache
 from mtl_perception.inference.compiled import EngineMissingError
 from mtl_perception.inference.engine import (
     AUTO,
     check_precision,
     choose_engine,
-    COMPILED_ENGINES,
     Engine,
     engine_class,
     InferenceError,
     open_engine,
+    PLAIN_ENGINES,
     print_message,
 )
 from mtl_perception.manifest import Manifest
@@ -32,7 +32,6 @@ import numpy as np
 import numpy.typing as npt
 
 BUILD_MODES = ('background', 'blocking', 'never')
-_FALLBACKS = ('onnxruntime', 'torch')
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class EngineStatus:
     why: str = ''
 
 
-class ServingEngine:
+class ServingEngine(Closing):
     """
     The engine asked for, or one that can serve until it is built, or instead of it.
 
@@ -98,15 +97,9 @@ class ServingEngine:
             engine, self._why = choice.name, choice.why
         self._wanted = engine
         self._state, self._started, self._elapsed_s = 'ready', time.monotonic(), 0.0
-        is_compiled = engine in COMPILED_ENGINES
-        self._precision = precision
-        if is_compiled or precision is not None:
-            self._precision = check_precision(engine, precision)
-        if not is_compiled:
-            self._engine = self._open(engine)
-            return
+        self._precision = check_precision(engine, precision)
         try:
-            self._engine = self._open(engine, build=build == 'blocking')
+            self._engine = self._open(engine, self._precision, build=build == 'blocking')
             self._elapsed_s = time.monotonic() - self._started
         except EngineMissingError as error:
             self._engine = self._open_fallback(str(error))
@@ -158,32 +151,21 @@ class ServingEngine:
             self._thread = None
         self._engine.close()
 
-    def __enter__(self) -> ServingEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _open(self, engine: str, *, build: bool = False) -> Engine:
+    def _open(self, engine: str, precision: str | None, *, build: bool = False) -> Engine:
         return open_engine(
             self._directory,
             engine,
             threads=self._threads,
-            precision=self._precision if engine == self._wanted else None,
+            precision=precision,
             cache=self._cache,
             build=build,
             say=self._say,
         )
 
     def _open_fallback(self, reason: str) -> Engine:
-        for name in _FALLBACKS:
+        for name in PLAIN_ENGINES:
             if not engine_class(name).unavailable():
-                return self._open(name)
+                return self._open(name, precision=None)
         msg = f'{reason}; and no engine can serve instead: pip install onnxruntime'
         raise InferenceError(msg)
 
@@ -204,7 +186,7 @@ class ServingEngine:
             if problem:
                 self._fail(problem)
                 return
-            engine = self._open(self._wanted)
+            engine = self._open(self._wanted, self._precision)
             if engine.manifest != self.manifest:
                 engine.close()
                 self._fail(f'the bundle {self._directory} was changed meanwhile; start again')

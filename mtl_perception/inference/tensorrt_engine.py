@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.closing import Closing
 from mtl_perception.inference.cache import Built
 from mtl_perception.inference.device import Device, nvidia_gpu_present
-from mtl_perception.inference.engine import check_inputs, InferenceError
+from mtl_perception.inference.engine import check_inputs, frame_by_frame, InferenceError
 from mtl_perception.inference.tensorrt_runtime import gpu, missing_for_gpu, TensorRtRuntime
 from mtl_perception.manifest import load_manifest
 import numpy as np
@@ -46,7 +46,7 @@ def _runtime_library() -> Any:
     raise InferenceError(msg)
 
 
-class TensorRtEngine:
+class TensorRtEngine(Closing):
     """
     Runs what torch_tensorrt made of the bundle's network, through TensorRT's own runtime.
 
@@ -134,33 +134,21 @@ class TensorRtEngine:
     ) -> dict[str, npt.NDArray[Any]]:
         """Return the maps by output name (see `Engine.run`); one image at a time."""
         check_inputs(self.manifest, image, depth_scale)
-        names = self.manifest.output_names
-        rows = []
-        for index in range(len(image)):
-            part = slice(index, index + 1)
-            maps = self._runtime.run({'image': image[part], 'depth_scale': depth_scale[part]})
-            # torch_tensorrt names outputs output0, output1 ... in the order of the graph.
-            rows.append(dict(zip(names, maps.values())))
-        result = {name: np.concatenate([row[name] for row in rows]) for name in names}
+        return frame_by_frame(self._frame, image, depth_scale)
+
+    def _frame(
+        self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[Any]]:
+        maps = self._runtime.run({'image': image, 'depth_scale': depth_scale})
+        # torch_tensorrt names outputs output0, output1 ... in the order of the graph.
         return {
             name: values.astype(np.uint8) if values.dtype == np.int32 else values
-            for name, values in result.items()
+            for name, values in zip(self.manifest.output_names, maps.values())
         }
 
     def close(self) -> None:
         """Free the GPU's memory."""
         self._runtime.close()
-
-    def __enter__(self) -> TensorRtEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def export_with_integers(graph: Any, inputs: tuple[Any, ...]) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.closing import Closing
 from mtl_perception.inference.cache import Built
 from mtl_perception.inference.device import Device, nvidia_gpu_present
-from mtl_perception.inference.engine import check_inputs, InferenceError
+from mtl_perception.inference.engine import check_inputs, frame_by_frame, InferenceError
 from mtl_perception.inference.half_precision import load_graph
 from mtl_perception.inference.tensorrt_rtx_builder import (
     build_tensorrt_rtx,
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class TensorRtRtxEngine:
+class TensorRtRtxEngine(Closing):
     """
     Runs what `build` made of `graph.onnx`, one image at a time.
 
@@ -96,28 +96,14 @@ class TensorRtRtxEngine:
     ) -> dict[str, npt.NDArray[Any]]:
         """Return the maps by output name (see `Engine.run`); a batch image by image."""
         check_inputs(self.manifest, image, depth_scale)
-        rows = [
-            self._runtime.run(
-                {'image': image[index : index + 1], 'depth_scale': depth_scale[index : index + 1]}
-            )
-            for index in range(len(image))
-        ]
-        names = self.manifest.output_names
-        if len(rows) == 1:
-            return {name: rows[0][name] for name in names}
-        return {name: np.concatenate([row[name] for row in rows]) for name in names}
+        return frame_by_frame(self._frame, image, depth_scale)
+
+    def _frame(
+        self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[Any]]:
+        maps = self._runtime.run({'image': image, 'depth_scale': depth_scale})
+        return {name: maps[name] for name in self.manifest.output_names}
 
     def close(self) -> None:
         """Free the GPU's memory."""
         self._runtime.close()
-
-    def __enter__(self) -> TensorRtRtxEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -3,50 +3,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from mtl_perception.closing import Closing
+from mtl_perception.inference.device import nvidia_gpu_present
 from mtl_perception.inference.engine import check_inputs, InferenceError
 import numpy as np
 import numpy.typing as npt
 
+_HALF = {'fp16': 'float16', 'bf16': 'bfloat16'}
 
-class TorchEngine:
+
+def torch_library() -> Any:
     """
-    Runs the bundle's network in fp32 through the same graph module that is exported.
+    Return torch.
+
+    Raises
+    ------
+    InferenceError
+        If it is not installed.
+
+    """
+    try:
+        import torch
+    except ImportError as error:
+        msg = f'the engine torch cannot be imported ({error}); pip install torch'
+        raise InferenceError(msg) from error
+    return torch
+
+
+def torch_device() -> Any:
+    """Return the CUDA device if torch finds one, else the processor."""
+    torch = torch_library()
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def in_precision(precision: str, device: Any) -> AbstractContextManager[Any]:
+    """
+    Return what makes torch compute in that precision.
+
+    Half precision is autocast: convolutions and matrix products in half, softmax and the norms
+    in fp32. The networks leave autocast where they sample, and decode their maps in fp32.
+    """
+    torch = torch_library()
+    if precision == 'fp32':
+        return nullcontext()
+    kind = getattr(torch, _HALF[precision])
+    # Kept copies of weights would belong to the first frame of a captured graph only.
+    context: AbstractContextManager[Any] = torch.autocast(device.type, kind, cache_enabled=False)
+    return context
+
+
+def load_graph_module(directory: Path) -> tuple[Any, Any]:
+    """Return the bundle's `PerceptionGraph` in evaluation mode and its manifest."""
+    from mtl_perception.bundle import load_network
+    from mtl_perception.graph import PerceptionGraph
+
+    network, manifest = load_network(directory)
+    return PerceptionGraph(network, manifest).eval(), manifest
+
+
+class TorchEngine(Closing):
+    """
+    Runs the bundle's network through the same graph module that is exported.
 
     :param directory: the bundle
     :param threads: threads for one frame on the CPU (for the whole process: torch has one
         pool); None leaves torch's own choice
+    :param precision: fp32, or the half precision of `in_precision`
 
     CUDA is taken where torch finds a device. Raises `InferenceError` if torch is missing or the
     engine was closed, `BundleError` if the bundle is damaged.
     """
 
     name = 'torch'
-    precisions = ('fp32',)
+    precisions: tuple[str, ...] = ('fp32', 'fp16', 'bf16')
+    _replay = False
 
     @staticmethod
     def unavailable() -> str:
         """Return why this engine cannot run here, or an empty string."""
         return '' if find_spec('torch') else 'torch is not installed'
 
-    def __init__(self, directory: Path, threads: int | None = None) -> None:
-        try:
-            import torch
-        except ImportError as error:
-            msg = f'the engine torch cannot be imported ({error}); pip install torch'
-            raise InferenceError(msg) from error
-        from mtl_perception.bundle import load_network
-        from mtl_perception.graph import PerceptionGraph
-
+    def __init__(
+        self, directory: Path, threads: int | None = None, precision: str = 'fp32'
+    ) -> None:
+        torch = torch_library()
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        network, self.manifest = load_network(directory)
-        self._graph: Any = PerceptionGraph(network, self.manifest).eval().to(self.device)
+        self._device = torch_device()
+        self._precision = precision
+        graph, self.manifest = load_graph_module(directory)
+        self._graph: Any = graph.to(self._device)
+        self._run: Callable[..., dict[str, npt.NDArray[Any]]] = self._run_here
+        if self._device.type == 'cuda':
+            from mtl_perception.inference.device_frames import DeviceFrames
+
+            names = self.manifest.output_names
+            self._run = DeviceFrames(self._graph, names, self._device, replay=self._replay).run
 
     def run(
         self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
@@ -59,28 +117,50 @@ class TorchEngine:
             raise InferenceError(msg)
         check_inputs(self.manifest, image, depth_scale)
         # TF32 would be 1e-3 off in depth: the reference computes in full fp32.
-        precision = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with torch.inference_mode(), precision:
-            maps = self._graph(
-                torch.from_numpy(np.ascontiguousarray(image)).to(self.device),
-                torch.from_numpy(depth_scale).to(self.device),
-            )
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        with torch.inference_mode(), exact, in_precision(self._precision, self._device):
+            return self._run(image, depth_scale)
+
+    def _run_here(
+        self, image: npt.NDArray[np.uint8], depth_scale: npt.NDArray[np.float32]
+    ) -> dict[str, npt.NDArray[Any]]:
+        import torch
+
+        maps = self._graph(
+            torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(depth_scale)
+        )
         return {
-            name: np.ascontiguousarray(values.cpu().numpy())
-            for name, values in zip(self._graph.output_names, maps)
+            name: np.ascontiguousarray(values.numpy())
+            for name, values in zip(self.manifest.output_names, maps)
         }
 
     def close(self) -> None:
         """Free the network."""
         self._graph = None
+        self._run = self._run_here
 
-    def __enter__(self) -> TorchEngine:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+class TorchGraphEngine(TorchEngine):
+    """
+    Captures a frame of `TorchEngine` as one CUDA graph and replays it: no launch overhead.
+
+    Parameters and errors are those of `TorchEngine`, and `InferenceError` without a GPU.
+    """
+
+    name = 'torch-graph'
+    precisions = ('fp16', 'bf16', 'fp32')
+    _replay = True
+
+    @staticmethod
+    def unavailable() -> str:
+        """Return why this engine cannot run here, or an empty string."""
+        return TorchEngine.unavailable() if nvidia_gpu_present() else 'no NVIDIA GPU'
+
+    def __init__(
+        self, directory: Path, threads: int | None = None, precision: str = 'fp16'
     ) -> None:
-        self.close()
+        if torch_device().type != 'cuda':
+            msg = 'the engine torch-graph needs an NVIDIA GPU that torch finds: it replays CUDA '
+            msg += 'graphs; take torch or torch-compiled on a processor'
+            raise InferenceError(msg)
+        super().__init__(directory, threads, precision)

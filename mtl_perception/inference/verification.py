@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+import statistics
+import time
+from typing import Any
 
 from mtl_perception.agreement import disagreement, TOLERANCES
 from mtl_perception.inference.engine import Engine, InferenceError
 from mtl_perception.manifest import BundleError, CHECK_FILE, Manifest, verify_files
+
+_WARM_UP_RUNS, _TIMED_RUNS = 3, 20
 
 
 def measure_engine(engine: Engine, directory: Path) -> dict[str, float]:
@@ -25,18 +30,8 @@ def measure_engine(engine: Engine, directory: Path) -> dict[str, float]:
         If the engine cannot run it.
 
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     manifest = engine.manifest
-    verify_files(manifest, directory, (CHECK_FILE,))
-    try:
-        check = load_file(directory / CHECK_FILE)
-        reference = {name: check[f'output.{name}'] for name in manifest.output_names}
-        image, scale = check['input.image'], check['input.depth_scale']
-    except (SafetensorError, KeyError, OSError) as error:
-        msg = f'{directory / CHECK_FILE}: not a readable check frame ({error}); copy it again'
-        raise BundleError(msg) from error
+    image, scale, reference = _check_frame(manifest, directory)
     maps = engine.run(image, scale)
     errors: dict[str, float] = {}
     for task in manifest.tasks:
@@ -45,6 +40,42 @@ def measure_engine(engine: Engine, directory: Path) -> dict[str, float]:
         else:
             errors |= disagreement((task,), reference, maps)
     return errors
+
+
+def time_engine(engine: Engine, directory: Path) -> float:
+    """
+    Return the median milliseconds of one frame of the bundle's check image.
+
+    Raises
+    ------
+    BundleError
+        If the bundle's check frame is damaged.
+    InferenceError
+        If the engine cannot run it.
+
+    """
+    image, scale, _ = _check_frame(engine.manifest, directory)
+    times = []
+    for number in range(-_WARM_UP_RUNS, _TIMED_RUNS):
+        started = time.perf_counter()
+        engine.run(image, scale)
+        if number >= 0:
+            times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times)
+
+
+def _check_frame(manifest: Manifest, directory: Path) -> tuple[Any, Any, dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    verify_files(manifest, directory, (CHECK_FILE,))
+    try:
+        check = load_file(directory / CHECK_FILE)
+        reference = {name: check[f'output.{name}'] for name in manifest.output_names}
+        return check['input.image'], check['input.depth_scale'], reference
+    except (SafetensorError, KeyError, OSError) as error:
+        msg = f'{directory / CHECK_FILE}: not a readable check frame ({error}); copy it again'
+        raise BundleError(msg) from error
 
 
 def excess(manifest: Manifest, errors: Mapping[str, float], precision: str) -> str:
@@ -74,9 +105,11 @@ def describe_errors(manifest: Manifest, errors: Mapping[str, float]) -> str:
     )
 
 
-def verify_engine(engine: Engine, directory: Path, precision: str) -> dict[str, float]:
+def verify_engine(
+    engine: Engine, directory: Path, precision: str, say: Callable[[str], None]
+) -> dict[str, float]:
     """
-    Return the errors of an engine, by task.
+    Tell and return the errors of an engine, by task.
 
     Raises
     ------
@@ -85,6 +118,8 @@ def verify_engine(engine: Engine, directory: Path, precision: str) -> dict[str, 
 
     """
     errors = measure_engine(engine, directory)
+    words = describe_errors(engine.manifest, errors)
+    say(f'{engine.name} in {precision} against the fp32 reference: {words}')
     if reason := excess(engine.manifest, errors, precision):
         msg = f'{engine.name} in {precision} differs from the reference: {reason}'
         raise InferenceError(msg)

@@ -7,9 +7,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 import json
-import re
 from typing import TYPE_CHECKING
 
+from mtl_perception.command_line import progress_bar, size
 from mtl_perception.networks.errors import NetworkError
 from mtl_perception.tasks import standard_tasks
 
@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--system', nargs='+', metavar='NAME', help='only these systems')
     parser.add_argument('--backbone', nargs='+', metavar='NAME', help='only these backbones')
     parser.add_argument(
-        '--size', default='240x320', metavar='HxW', help='image size (default: 240x320)'
+        '--size', type=size, default=(240, 320), metavar='HxW',
+        help='image size (default: 240x320)',
     )
     parser.add_argument(
         '--mode', default='corrected', choices=('corrected', 'published'),
@@ -53,8 +54,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when the counts are printed."""
     arguments = _parser().parse_args(argv)
-    size = _size(arguments.size)
-    costs = _count(arguments.system, arguments.backbone, size, arguments.mode, arguments.labels)
+    costs = _count(
+        arguments.system, arguments.backbone, arguments.size, arguments.mode, arguments.labels
+    )
     if arguments.json:
         print(json.dumps([_plain(cost) for cost in costs], indent=1))
     else:
@@ -62,25 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r'(\d+)x(\d+)', text)
-    if match is None:
-        raise NetworkError(f'image size {text!r} is not HEIGHTxWIDTH, for example 240x320')
-    return int(match[1]), int(match[2])
-
-
 def _count(
     systems: Sequence[str] | None,
     backbones: Sequence[str] | None,
-    size: tuple[int, int],
+    image_size: tuple[int, int],
     mode: str,
     labels: str,
 ) -> list[NetworkCost]:
     from mtl_perception.networks.backbones import BACKBONES
     from mtl_perception.networks.build import SYSTEMS
     from mtl_perception.networks.describe import network_cost
-    from rich.console import Console
-    from rich.progress import track
 
     for kind, wanted, known in (
         ('system', systems, tuple(SYSTEMS)), ('backbone', backbones, tuple(BACKBONES))
@@ -96,17 +89,17 @@ def _count(
     ]
     if not cases:
         raise NetworkError(f'none of {", ".join(systems or ())} has a {mode!r} mode')
-    bar = track(cases, 'counting', console=Console(stderr=True), transient=True)
-    return [
-        network_cost(
-            system,
-            tasks[:1] if system == 'single_task' else tasks,
-            backbone=backbone,
-            size=size,
-            mode=mode,
-        )
-        for system, backbone in bar
-    ]
+    with progress_bar(transient=True) as bar:
+        return [
+            network_cost(
+                system,
+                tasks[:1] if system == 'single_task' else tasks,
+                backbone=backbone,
+                size=image_size,
+                mode=mode,
+            )
+            for system, backbone in bar.track(cases, description='counting')
+        ]
 
 
 def _plain(cost: NetworkCost) -> dict[str, object]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network's raw maps mean: the one decoder that losses, metrics and the graph share.
+"""
+What a network's raw maps mean: the one decoder that losses, metrics and the graph share.
 
 Raw conventions, per task kind (B images, any resolution h x w):
 

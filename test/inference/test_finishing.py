@@ -106,3 +106,21 @@ def test_same_size_gives_a_copy() -> None:
     found = finisher.linear(values)
     np.testing.assert_array_equal(found, values)
     assert not np.shares_memory(found, values)
+
+
+def test_maps_are_written_where_the_caller_says() -> None:
+    """The given array is what comes back, with the values that a new one would have."""
+    random = np.random.default_rng(1)
+    finisher = MapFinisher(FittedGeometry.fit((48, 64), (24, 32)))
+    normals = random.normal(size=(24, 32, 3)).astype(np.float32)
+    labels = random.integers(0, 9, (24, 32), np.uint8)
+    for out, new, again in (
+        (np.zeros((48, 64, 3), np.float32), finisher.normals(normals),
+         lambda out: finisher.normals(normals, out)),
+        (np.zeros((48, 64), np.float32), finisher.linear(normals[..., 0]),
+         lambda out: finisher.linear(normals[..., 0], out=out)),
+        (np.zeros((48, 64), np.uint8), finisher.labels(labels),
+         lambda out: finisher.labels(labels, out=out)),
+    ):
+        assert again(out) is out
+        np.testing.assert_array_equal(out, new)

@@ -105,8 +105,9 @@ def test_a_precision_it_lacks_is_refused(
         (False, ('openvino', 'onnxruntime'), 'torch'),
         (True, (), 'tensorrt-rtx'),
         (True, ('tensorrt-rtx',), 'tensorrt'),
-        (True, ('tensorrt-rtx', 'tensorrt'), 'torch'),
-        (True, ('tensorrt-rtx', 'tensorrt', 'torch'), 'openvino'),
+        (True, ('tensorrt-rtx', 'tensorrt'), 'torch-graph'),
+        (True, ('tensorrt-rtx', 'tensorrt', 'torch-graph'), 'torch'),
+        (True, ('tensorrt-rtx', 'tensorrt', 'torch-graph', 'torch'), 'openvino'),
     ],
 )
 def test_auto_takes_the_best_present_and_says_why(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import sys
@@ -185,7 +186,7 @@ def test_the_torch_path_gives_integers_where_the_graph_gives_bytes(small_bundle:
         (['--engine', 'openvino', '--target', 'sm89'], '--target goes with --engine tensorrt-rtx'),
         (['--engine', 'openvino', '--batch', '1:4'], '--batch goes with --engine tensorrt-rtx'),
         (['--engine', 'tensorrt-rtx', '--target', 'ampere'], "'ampere' is not a compute capab"),
-        (['--size', '480'], "'480' is not height x width"),
+        (['--size', '480'], "'480' is not a size such as 640x480"),
         (['--engine', 'tensorrt-rtx', '--batch', '4:1'], "'4:1' is not a range of batches"),
         (['--engine', 'onnxruntime'], 'invalid choice'),
     ],
@@ -239,3 +240,52 @@ def test_an_engine_copied_to_another_cache_is_found_there(
     (entry,) = EngineCache(copied).entries()
     assert json.dumps(dict(entry.key.libraries))
     assert EngineCache(copied).content(entry) == engines.content(engines.entries()[0])
+
+
+@pytest.mark.slow
+@without_gpu
+def test_on_a_device_compile_checks_and_times(
+    small_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip('tensorrt_rtx')
+    onnxruntime = pytest.importorskip('onnxruntime')
+    from mtl_perception.inference import tensorrt_rtx_engine
+    from mtl_perception.inference.device import Device
+
+    command = [
+        '--model', str(small_bundle), '--engine', 'tensorrt-rtx', '--precision', 'fp32',
+        '--out', str(tmp_path / 'engines'),
+    ]  # fmt: skip
+    with pytest.raises(InferenceError, match='tensorrt-rtx needs an NVIDIA GPU'):
+        main(command)
+    frames = []
+
+    class Runtime:
+        """Stands in for the device: runs the same graph on the processor."""
+
+        def __init__(self, library: Any, content: bytes, shapes: Any) -> None:
+            assert len(content) > 10**6
+            path = str(small_bundle / 'graph.onnx')
+            self._session = onnxruntime.InferenceSession(path)
+
+        def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+            frames.append(inputs)
+            names = [one.name for one in self._session.get_outputs()]
+            return dict(zip(names, self._session.run(names, inputs)))
+
+        def close(self) -> None:
+            frames.append('closed')
+
+    monkeypatch.setattr(tensorrt_rtx_engine, 'gpu', lambda engine: Device('RTX', 'sm89', '1.0'))
+    monkeypatch.setattr(tensorrt_rtx_engine, 'TensorRtRuntime', Runtime)
+    assert main(command) == 0
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'tensorrt-rtx in fp32 against the fp32 reference: semantic 0.00% other labels' in said
+    assert re.search(r'checked on RTX, sm89, 1\.0: \d+\.\d ms a frame', said)
+    # One frame to check, three to warm up, twenty to time, and the device is given back.
+    assert len(frames) == 25
+    assert frames[-1] == 'closed'
+    assert frames[0]['image'].shape == (1, 96, 128, 3)

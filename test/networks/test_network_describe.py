@@ -125,7 +125,6 @@ def test_models_prints_tables(capsys):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['--size', '240'], "'240' is not HEIGHTxWIDTH"),
     (['--system', 'mti'], "unknown system 'mti'; known are single_task"),
     (['--backbone', 'vgg'], "unknown backbone 'vgg'; known are hrnet"),
     (['--system', 'mtl_segformer', '--mode', 'published'], "has a 'published' mode"),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 from mtl_perception.networks import build_network, SYSTEMS
 from mtl_perception.networks.backbones import BACKBONES
 import numpy as np
@@ -75,8 +77,9 @@ def onnx_session(network, image, path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize('case', CASES, ids=lambda case: '-'.join(case[:3]))
-def test_onnx_equals_eager(case, four_tasks, randomise, tmp_path):
+def test_onnx_equals_eager(case, four_tasks, randomise, tmp_path, record_property):
     network = randomise(built(case, four_tasks))
+    worst = 0.0
     session = onnx_session(network, torch.randn(2, 3, *case[3]), tmp_path / 'net.onnx')
     for batch in (1, 3):
         image = torch.randn(batch, 3, *case[3])
@@ -85,7 +88,9 @@ def test_onnx_equals_eager(case, four_tasks, randomise, tmp_path):
         for value, eager in zip(session.run(None, {'image': image.numpy()}), expected.values()):
             scale = float(eager.abs().max())
             assert scale > 0.05
+            worst = max(worst, float(np.abs(value - eager.numpy()).max()) / max(scale, 1))
             np.testing.assert_allclose(value, eager.numpy(), rtol=0, atol=1e-4 * max(scale, 1))
+    record_property('onnx_error', f'{worst:.1e}')
 
 
 def rtx_engine(path, targets=('SM86', 'SM89', 'SM120')):
@@ -110,7 +115,9 @@ def rtx_engine(path, targets=('SM86', 'SM89', 'SM120')):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize('case', CASES, ids=lambda case: '-'.join(case[:3]))
-def test_half_precision_builds_one_tensorrt_rtx_engine(case, four_tasks, tmp_path):
+def test_half_precision_builds_one_tensorrt_rtx_engine(
+    case, four_tasks, tmp_path, record_property
+):
     pytest.importorskip('tensorrt_rtx')
     network = MapsOnly(built(case, four_tasks)).eval().half()
     weights = sum(parameter.numel() for parameter in network.parameters())
@@ -120,6 +127,10 @@ def test_half_precision_builds_one_tensorrt_rtx_engine(case, four_tasks, tmp_pat
             input_names=['image'], verbose=False,
         )
     program.save(tmp_path / 'net.onnx', external_data=False)
+    began = time.monotonic()
     engine = rtx_engine(tmp_path / 'net.onnx')
+    record_property('parameters_m', f'{weights / 1e6:.2f}')
+    record_property('engine_mb', f'{len(engine) / 1e6:.1f}')
+    record_property('build_s', f'{time.monotonic() - began:.1f}')
     # two bytes per weight: the engine holds the network, once, in half precision
     assert 0.9 < len(engine) / (2 * weights) < 4
