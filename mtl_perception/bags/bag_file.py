@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, ExitStack
+from contextlib import closing, contextmanager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 import re
 import shutil
+import sqlite3
 import tempfile
-from types import TracebackType
 from typing import Any
 
 from mtl_perception.bags.errors import BagError
 from mtl_perception.bags.recovery import RecordedMessage, Recovery, zstd_module
+from mtl_perception.closing import Closing
 
 _METADATA = 'metadata.yaml'
 _STORAGES = ('.mcap', '.db3')
@@ -30,7 +31,7 @@ class RecordedTopic:
     messages: int | None
 
 
-class BagFile:
+class BagFile(Closing):
     """
     A rosbag2: a folder, or one of its files (.mcap, .db3, either with .zstd).
 
@@ -53,17 +54,6 @@ class BagFile:
         self._typestore: Any = None
         self.topics = self._find_topics()
 
-    def __enter__(self) -> BagFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Remove what was unpacked."""
         self._stack.close()
@@ -76,6 +66,22 @@ class BagFile:
             with self._unpacked(file) as storage:
                 for message in self._file_messages(storage, wanted):
                     yield _decompressed(message)
+
+    def connections(self) -> dict[str, Any]:
+        """Return rosbags' Connection (type, definition, QoS) by topic, of whole files."""
+        from rosbags.rosbag2 import Reader
+
+        found: dict[str, Any] = {}
+        for file in self._files:
+            with self._unpacked(file) as storage:
+                try:
+                    with Reader(storage) as reader:
+                        for connection in reader.connections:
+                            found.setdefault(connection.topic, connection)
+                # Damaged files make rosbags raise more than its own errors.
+                except Exception:
+                    continue
+        return found
 
     def decode(self, message: RecordedMessage) -> Any:
         """
@@ -123,7 +129,8 @@ class BagFile:
     def _unpacked(self, file: Path) -> Iterator[Path]:
         """Yield the file itself, or a temporary one with its decompressed content."""
         if file.suffix not in _ZSTD_SUFFIXES:
-            yield file
+            with _with_log(file) as storage:
+                yield storage
             return
         with tempfile.TemporaryDirectory(prefix='mtl_perception_bag_') as directory:
             unpacked = Path(directory) / file.stem
@@ -155,6 +162,30 @@ class BagFile:
                 if message.topic in wanted and (message.topic, message.recorded_ns) not in seen:
                     yield message
             self.damage += recovery.damage
+
+
+@contextmanager
+def _with_log(file: Path) -> Iterator[Path]:
+    """
+    Yield the file, or a copy into which the write-ahead log beside it was taken.
+
+    A recorder that was killed leaves its last messages in the log (.db3-wal), which is not read
+    from a file that must not be written to.
+    """
+    log = file.with_name(f'{file.name}-wal')
+    if file.suffix != '.db3' or not log.is_file() or not log.stat().st_size:
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix='mtl_perception_bag_') as directory:
+        copy = Path(directory) / file.name
+        shutil.copyfile(file, copy)
+        shutil.copyfile(log, copy.with_name(log.name))
+        try:
+            with closing(sqlite3.connect(copy)) as database:
+                database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+        except sqlite3.Error:
+            pass  # a damaged database is read as far as possible without its log
+        yield copy
 
 
 def normalised_type(name: str) -> str:

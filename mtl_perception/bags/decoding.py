@@ -10,6 +10,7 @@ import cv2
 from mtl_perception.bags.errors import BagError
 from mtl_perception.image_codec import (
     decode_compressed,
+    decode_compressed_depth,
     decode_image,
     image_layout,
     to_metres,
@@ -48,8 +49,8 @@ def decode_target(kind: str, message: Any) -> npt.NDArray[Any]:
     """
     Return a sensor_msgs/Image as the target of a task kind (see `mtl_perception.values`).
 
-    depth is 16UC1 or 32FC1; labels are mono8 or 16UC1 ids; normals are 32FC3; edges are mono8,
-    from 128 on an edge.
+    depth is 16UC1 or 32FC1, or a CompressedImage of compressedDepth; labels are mono8 or 16UC1
+    ids; normals are 32FC3; edges are mono8, from 128 on an edge.
 
     Raises
     ------
@@ -57,6 +58,11 @@ def decode_target(kind: str, message: Any) -> npt.NDArray[Any]:
         If the bytes or the encoding cannot be that.
 
     """
+    if not hasattr(message, 'encoding'):
+        if kind != 'depth':
+            msg = f'a CompressedImage of format {message.format!r} cannot hold {kind}'
+            raise BagError(msg)
+        return decode_compressed_depth(message.data, message.format)
     array = _array(message)
     if kind == 'depth':
         return to_metres(array, message.encoding)

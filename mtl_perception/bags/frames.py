@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import struct
-from types import TracebackType
 from typing import Any
 
 from mtl_perception.bags.bag_file import BagFile
 from mtl_perception.bags.decoding import decode_colour, decode_target
 from mtl_perception.bags.errors import BagError
+from mtl_perception.bags.poses import CameraPoses, Pose
 from mtl_perception.bags.recovery import RecordedMessage
 from mtl_perception.bags.stamps import Match, match_stamps, Stamped
 from mtl_perception.bags.topics import BagTopics, find_topics
 from mtl_perception.camera import CameraError, CameraModel
+from mtl_perception.closing import Closing
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.values import Frame
 import numpy as np
@@ -37,6 +38,7 @@ class BagFrame:
     frame: Frame
     targets: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pose: Pose | None = None  # (4, 4), the image's frame -> world
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ class RefusedFrame:
     reason: str
 
 
-class BagReader:
+class BagReader(Closing):
     """
     Reads the frames of a rosbag2, every one and in order.
 
     Topics that are not `given` are found by type and name (`topics` says which). Depth and
     ground truth belong to the image with the same stamp, or with the nearest within
-    `tolerance_s`; camera_info that is recorded less often holds until the next one. A context
-    manager; `damage` and `lost()` are complete once `frames()` has ended.
+    `tolerance_s`; camera_info that is recorded less often holds until the next one, and
+    `camera` replaces it all. Odometry or transforms give each frame its pose (see
+    `CameraPoses`). A context manager; `damage` and `lost()` are complete once `frames()` has
+    ended.
 
     Raises
     ------
@@ -65,30 +69,32 @@ class BagReader:
     """
 
     def __init__(
-        self, path: Path | str, given: BagTopics | None = None, *, tolerance_s: float = 0.02
+        self,
+        path: Path | str,
+        given: BagTopics | None = None,
+        *,
+        tolerance_s: float = 0.02,
+        camera: CameraModel | None = None,
     ) -> None:
         self._given = given or BagTopics()
         self._tolerance_ns = round(tolerance_s * 1e9)
         self._bag = BagFile(path)
         self._counts: Counter[str] = Counter()
-        self._camera: CameraModel | None = None
+        self._given_camera = camera
+        self._camera: CameraModel | None = camera
+        self._poses: CameraPoses | None = None
         try:
             self.topics = find_topics(self._bag.topics, self._given)
         except BagError as error:
             self._bag.close()
             msg = f'{path}: {error}'
             raise BagError(msg) from error
+        if camera is not None:
+            self.topics = replace(self.topics, camera_info=None)
         self.path = Path(path)
 
-    def __enter__(self) -> BagReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove what was unpacked."""
         self._bag.close()
 
     @property
@@ -110,14 +116,18 @@ class BagReader:
             and self._counts[topic] < expected
         }
 
-    def frames(self) -> Iterator[BagFrame | RefusedFrame]:
-        """Yield every message of the image topic as a frame, or with why it is none."""
+    def frames(self, first: int = 0) -> Iterator[BagFrame | RefusedFrame]:
+        """Yield every message of the image topic from `first` on, or with why it is no frame."""
+        self._poses = CameraPoses(self._bag, self.topics, self._tolerance_ns)
         self._counts.clear()
-        self._camera = self._first_camera()
+        self._camera = self._given_camera or self._first_camera()
         others = [topic for topic in self._read_topics if topic != self._image_topic]
         matches = match_stamps(self._stamped(), self._image_topic, others, self._tolerance_ns)
         for index, match in enumerate(matches):
-            yield self._frame(index, match)
+            if index >= first:
+                yield self._frame(index, match)
+            else:
+                self._update_camera(match)
 
     @property
     def _image_topic(self) -> str:
@@ -152,16 +162,12 @@ class BagReader:
         self, index: int, match: Match[RecordedMessage]
     ) -> BagFrame | RefusedFrame:
         stamp_ns = match.reference.stamp_ns
+        notes = self._update_camera(match)
         try:
             message = self._bag.decode(match.reference.payload)
             image = decode_colour(message)
         except MtlPerceptionError as error:
             return RefusedFrame(index, stamp_ns, str(error))
-        notes = []
-        info = match.partners.get(self.topics.camera_info or '')
-        if info is not None:
-            self._camera, note = self._read_camera(info.payload)
-            notes += [note] if note else []
         frame_id = str(message.header.frame_id)
         targets = {}
         for kind, topic in self.topics.targets.items():
@@ -174,7 +180,18 @@ class BagReader:
             except MtlPerceptionError as error:
                 notes.append(f'{topic}: {error}')
         frame = Frame(image=image, stamp_ns=stamp_ns, frame_id=frame_id, camera=self._camera)
-        return BagFrame(index, frame, targets, tuple(notes))
+        pose = None if self._poses is None else self._poses.at(frame_id, stamp_ns)
+        if pose is None and self._poses is not None and not self._poses.is_empty:
+            notes.append(f'no pose of {frame_id!r} is known at the time of the frame')
+        return BagFrame(index, frame, targets, tuple(notes), pose)
+
+    def _update_camera(self, match: Match[RecordedMessage]) -> list[str]:
+        """Take the camera_info of this moment, if there is one; return what is wrong with it."""
+        info = match.partners.get(self.topics.camera_info or '')
+        if info is None:
+            return []
+        self._camera, note = self._read_camera(info.payload)
+        return [note] if note else []
 
     def _target(
         self, kind: str, recorded: RecordedMessage, image: npt.NDArray[np.uint8], frame_id: str

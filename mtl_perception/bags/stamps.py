@@ -51,6 +51,14 @@ def match_stamps(
     waiting: deque[Stamped[Payload]] = deque()
     buffers: dict[str, deque[Stamped[Payload]]] = {stream: deque() for stream in others}
     for message in messages:
+        # What was recorded so long ago belongs to another turn of a looped recording, however
+        # near its stamp is; those that still wait for a partner take it first.
+        if any(_is_stale(buffer, message) for buffer in buffers.values()):
+            while waiting and message.recorded_ns - waiting[0].recorded_ns > HORIZON_NS:
+                yield _take(waiting.popleft(), buffers, tolerance_ns)
+            for buffer in buffers.values():
+                while _is_stale(buffer, message):
+                    buffer.popleft()
         if message.stream == reference:
             waiting.append(message)
         elif message.stream in buffers:
@@ -58,8 +66,6 @@ def match_stamps(
             if buffer and message.stamp_ns < buffer[-1].stamp_ns - HORIZON_NS:
                 buffer.clear()
             buffer.append(message)
-            while message.recorded_ns - buffer[0].recorded_ns > 2 * HORIZON_NS:
-                buffer.popleft()
         while waiting and (
             message.recorded_ns - waiting[0].recorded_ns > HORIZON_NS
             or all(_is_settled(waiting[0].stamp_ns, buffer) for buffer in buffers.values())
@@ -67,6 +73,10 @@ def match_stamps(
             yield _take(waiting.popleft(), buffers, tolerance_ns)
     while waiting:
         yield _take(waiting.popleft(), buffers, tolerance_ns)
+
+
+def _is_stale(buffer: deque[Stamped[Payload]], message: Stamped[Payload]) -> bool:
+    return bool(buffer) and message.recorded_ns - buffer[0].recorded_ns > 2 * HORIZON_NS
 
 
 def _is_settled(stamp_ns: int, buffer: deque[Stamped[Payload]]) -> bool:

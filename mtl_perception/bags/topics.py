@@ -12,6 +12,8 @@ from mtl_perception.bags.errors import BagError
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+ODOMETRY = 'nav_msgs/msg/Odometry'
+TRANSFORMS = 'tf2_msgs/msg/TFMessage'
 
 # Words in a topic's name that tell what its images show. What people call their topics is free,
 # so these are the names of the common drivers and of our own ground truth.
@@ -27,13 +29,23 @@ _OTHER_WORDS = (
     'infra', 'theora', 'ffmpeg', '/ir/', '_ir/', 'mono_ir',
 )  # fmt: skip
 
+_TYPES = {
+    'image': (IMAGE, COMPRESSED_IMAGE),
+    'camera_info': (CAMERA_INFO,),
+    'depth': (IMAGE, COMPRESSED_IMAGE),
+    'odometry': (ODOMETRY,),
+    'tf': (TRANSFORMS,),
+    'tf_static': (TRANSFORMS,),
+}
+
 
 @dataclass(frozen=True)
 class BagTopics:
     """
     The topics that a replay reads; None = there is none, or find it by its name and type.
 
-    Depth, semantic, normals and edges are what predictions are compared with.
+    Depth, semantic, normals and edges are what predictions are compared with; odometry and
+    transforms say how the camera moved.
     """
 
     image: str | None = None
@@ -42,6 +54,9 @@ class BagTopics:
     semantic: str | None = None
     normals: str | None = None
     edges: str | None = None
+    odometry: str | None = None
+    tf: str | None = None
+    tf_static: str | None = None
 
     @property
     def targets(self) -> dict[str, str]:
@@ -74,7 +89,11 @@ def find_topics(available: Mapping[str, RecordedTopic], given: BagTopics) -> Bag
         kind: getattr(given, kind) or _find_target(kind, available, image) for kind in _WORDS
     }
     camera_info = given.camera_info or _find_camera_info(available, image)
-    return BagTopics(image=image, camera_info=camera_info, **found)
+    motion = {
+        role: getattr(given, role) or _find_motion(role, available)
+        for role in ('odometry', 'tf', 'tf_static')
+    }
+    return BagTopics(image=image, camera_info=camera_info, **found, **motion)
 
 
 def _check_given(role: str, name: str, available: Mapping[str, RecordedTopic]) -> None:
@@ -82,7 +101,7 @@ def _check_given(role: str, name: str, available: Mapping[str, RecordedTopic]) -
     if name not in available:
         msg = f'{option} {name}: the bag has no such topic; it has {_listed(available)}'
         raise BagError(msg)
-    types = {'image': (IMAGE, COMPRESSED_IMAGE), 'camera_info': (CAMERA_INFO,)}.get(role, (IMAGE,))
+    types = _TYPES.get(role, (IMAGE,))
     if available[name].type not in types:
         msg = f'{option} {name} is a {available[name].type}; it must be {" or ".join(types)}'
         raise BagError(msg)
@@ -157,13 +176,28 @@ def _find_camera_info(available: Mapping[str, RecordedTopic], image: str) -> str
     return others[0] if len(others) == 1 else None
 
 
+def _find_motion(role: str, available: Mapping[str, RecordedTopic]) -> str | None:
+    """Return the only odometry there is, and the transforms at their usual names."""
+    if role != 'odometry':
+        info = available.get(f'/{role}')
+        return f'/{role}' if info is not None and info.type == TRANSFORMS else None
+    found = [
+        name for name, info in available.items() if info.type == ODOMETRY and info.messages != 0
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def _find_target(kind: str, available: Mapping[str, RecordedTopic], image: str) -> str | None:
-    ranked: dict[tuple[bool, bool, int], list[str]] = {}
+    ranked: dict[tuple[bool, bool, bool, int], list[str]] = {}
     for name, info in available.items():
-        if info.type == IMAGE and info.messages != 0 and name != image and _shows(name) == kind:
+        is_raw = info.type == IMAGE
+        # Depth that was compressed by JPEG is no depth.
+        is_depth = info.type == COMPRESSED_IMAGE and name.endswith('/compressedDepth')
+        is_readable = is_raw or (kind == 'depth' and is_depth)
+        if is_readable and info.messages != 0 and name != image and _shows(name) == kind:
             lower = name.lower()
             aligned = any(word in lower for word in ('aligned', 'registered', 'ground_truth'))
-            rank = (aligned, 'rect' in lower, _shared_length(name, image))
+            rank = (aligned, 'rect' in lower, is_raw, _shared_length(name, image))
             ranked.setdefault(rank, []).append(name)
     # Two that are alike (two cameras, say) are a choice that only the user can make: a wrong
     # one would give wrong numbers, none gives a sentence that says so.

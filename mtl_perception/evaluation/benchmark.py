@@ -20,7 +20,7 @@ from mtl_perception.geometry.cloud import cloud_shape, fused_cloud
 from mtl_perception.image_codec import decode_compressed, decode_image, to_rgb
 from mtl_perception.inference.device import processor
 from mtl_perception.inference.engine import Engine
-from mtl_perception.inference.perceiver import Perceiver
+from mtl_perception.inference.perceiver import Memory, new_memory, Perceiver
 from mtl_perception.manifest import CHECK_FILE
 from mtl_perception.tasks import Task
 from mtl_perception.values import Frame, PerceptionMaps
@@ -55,6 +55,7 @@ class Variant:
     name: str
     engine: Engine
     later: LaterStages
+    memory: Memory = new_memory
     timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
@@ -70,7 +71,9 @@ class Variant:
         decoded = time.perf_counter()
         decode_compressed(jpeg)
         unpacked = time.perf_counter()
-        maps = self._perceiver.perceive(Frame(image, index, 'benchmark', camera))
+        maps = self._perceiver.perceive(
+            Frame(image, index, 'benchmark', camera), memory=self.memory
+        )
         return {
             'decode': (decoded - started) * 1e3,
             'decode_jpeg': (unpacked - decoded) * 1e3,

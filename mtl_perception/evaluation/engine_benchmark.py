@@ -48,6 +48,7 @@ class EngineRow:
     variant: EngineVariant
     error: str = ''
     startup_s: float = math.nan  # imports, opening (from the cache if there), first output
+    startup_processor_s: float = math.nan  # of that, what the processors worked
     peak_memory_mib: float = math.nan
     errors: dict[str, float] = field(default_factory=dict)  # by task, from the fp32 reference
     runs_ms: list[float] = field(default_factory=list)
@@ -66,6 +67,7 @@ class EngineRow:
         return {
             **document,
             'startup_s': self.startup_s,
+            'startup_processor_s': self.startup_processor_s,
             'peak_memory_mib': self.peak_memory_mib,
             'errors': self.errors,
             'median_ms': self.median_ms,
@@ -169,6 +171,7 @@ def _measure(
             document = worker.read()
             if not row.error:
                 row.startup_s, row.errors = document['startup_s'], document['errors']
+                row.startup_processor_s = document['startup_processor_s']
         for index in range(-_WARM_UP_RUNS, runs):
             for worker in workers:
                 if worker.row.error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from mtl_perception.evaluation.engine_benchmark import EngineRow
 from mtl_perception.files import atomic_write
 from mtl_perception.tasks import Task
 
-_BEGIN, _END = '<!-- engines: begin -->', '<!-- engines: end -->'
 _UNITS = {
     'semantic': 'other labels', 'depth': 'depth, max', 'normals': 'normals, p99',
     'edges': 'edges, max',
@@ -23,18 +23,16 @@ def markdown(
     rows: Sequence[EngineRow], tasks: Sequence[Task], document: Mapping[str, Any]
 ) -> str:
     """Return the section on engines: where it was measured, and one table per setting."""
-    about = document['machine']
-    versions = ', '.join(f'{name} {value}' for name, value in about['versions'].items() if value)
     lines = [
-        f"`{document['model']}` ({document['network']}) on {about['processor']}, "
-        f"{about['cores_available']} of {about['cores']} cores, load "
-        f"{about['load_average_1min']}; {document['runs']} runs each, in turn. {versions}.",
+        f"`{document['model']}` ({document['network']}); {document['runs']} runs each, in turn; "
+        f"load of the machine {document['machine']['load_average_1min']}. "
+        f"{where_measured(document['machine'])}.",
         'Not run on a GPU.' if not document['gpu'] else f"GPU: {document['gpu']}.",
         '',
         'Start-up is from the import of the package to the first maps, compiled engines from the '
-        'cache. "x" is how many times faster than torch fp32 (without it, than the first row), '
-        'the median over the rounds. The last columns are the distance from the fp32 reference on '
-        'the check frame.',
+        'cache; in brackets what the processors worked for it. "x" is how many times faster than '
+        'torch fp32 (without it, than the first row), the median over the rounds. The last '
+        'columns are the distance from the fp32 reference on the check frame.',
     ]
     kinds = ' | '.join(f'{task.name}: {_UNITS[task.kind]}' for task in tasks)
     for setting in dict.fromkeys(row.variant.setting for row in rows):
@@ -43,11 +41,20 @@ def markdown(
             '',
             f'### {height}x{width}, batch {batch}, {threads} thread{"s" * (threads > 1)}',
             '',
-            f'| engine | ms | x | start-up s | peak MiB | {kinds} |',
+            f'| engine | ms | x | start-up s (processors) | peak MiB | {kinds} |',
             '|---|---|---|---|---|' + '---|' * len(tasks),
         ]
         lines += [_line(row, tasks) for row in rows if row.variant.setting == setting]
     return '\n'.join(lines) + '\n'
+
+
+def where_measured(machine: Mapping[str, Any]) -> str:
+    """Return in words where numbers were measured (`evaluation.benchmark.machine`)."""
+    versions = ', '.join(
+        f'{name} {value}' for name, value in machine['versions'].items() if value
+    )
+    cores = f"{machine['cores_available']} of {machine['cores']} cores"
+    return f"{machine['processor']}, {cores}; {versions}"
 
 
 def _line(row: EngineRow, tasks: Sequence[Task]) -> str:
@@ -56,18 +63,20 @@ def _line(row: EngineRow, tasks: Sequence[Task]) -> str:
         return f'| {row.variant.label} | {reason} |' + ' |' * (3 + len(tasks))
     errors = ' | '.join(_FORMATS[task.kind].format(row.errors[task.name]) for task in tasks)
     return (
-        f'| {row.variant.label} | {row.median_ms:.1f} | {row.ratio:.2f} | {row.startup_s:.2f} | '
+        f'| {row.variant.label} | {row.median_ms:.1f} | {row.ratio:.2f} | {row.startup_s:.2f} '
+        f'({row.startup_processor_s:.2f}) | '
         f'{row.peak_memory_mib:.0f} | {errors} |'
     )
 
 
-def write_section(path: Path, text: str) -> None:
-    """Put `text` between the marks in a Markdown file; without marks it goes to the end."""
+def write_section(path: Path, text: str, name: str = 'engines') -> None:
+    """Put `text` between the marks of that name in a Markdown file; without them at its end."""
     old = path.read_text(encoding='utf-8') if path.exists() else '# Benchmarks\n\n## Engines\n'
-    section = f'{_BEGIN}\n{text}{_END}\n'
-    before, mark, rest = old.partition(_BEGIN)
+    begin, end = (f'<!-- {name}: {word} -->' for word in ('begin', 'end'))
+    section = f'{begin}\n{text}{end}\n'
+    before, mark, rest = old.partition(begin)
     if mark:
-        section = before + section + rest.partition(_END)[2].lstrip('\n')
+        section = before + section + rest.partition(f'{end}\n')[2]
     else:
         section = f'{old.rstrip()}\n\n{section}'
     atomic_write(path, section)
@@ -75,8 +84,6 @@ def write_section(path: Path, text: str) -> None:
 
 def plot(rows: Sequence[EngineRow], path: Path) -> None:
     """Draw the medians as bars, one panel per setting; the format follows the file's name."""
-    import io
-
     import matplotlib.figure
 
     able = [row for row in rows if not row.error]
@@ -98,6 +105,11 @@ def plot(rows: Sequence[EngineRow], path: Path) -> None:
         panel.spines[['top', 'right']].set_visible(False)
         panel.tick_params(labelsize=8)
     panels[-1].set_xlabel('milliseconds, median', fontsize=8)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure of matplotlib; the format follows the file's name."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.lstrip('.') or 'png', dpi=150)
     atomic_write(path, buffer.getvalue())

@@ -10,12 +10,13 @@ import time
 from typing import Any
 
 from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.evaluation.memory import peak_mib
 
 
 def main() -> int:
     """Open the engine that argument 1 describes, then answer `run` and `end` from stdin."""
     wish = json.loads(sys.argv[1])
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     from mtl_perception.inference.cache import EngineCache
     from mtl_perception.inference.engine import open_engine
     from mtl_perception.inference.verification import measure_engine
@@ -35,27 +36,23 @@ def main() -> int:
         )  # fmt: skip
         engine.run(image, scale)
         startup_s = time.perf_counter() - started
+        startup_processor_s = time.process_time() - used
         errors = measure_engine(engine, bundle)
     except MtlPerceptionError as error:
         _answer({'error': str(error)})
         return 0
-    _answer({'startup_s': startup_s, 'errors': errors})
+    _answer({
+        'startup_s': startup_s, 'startup_processor_s': startup_processor_s, 'errors': errors,
+    })  # fmt: skip
     for line in sys.stdin:
         if line.strip() == 'end':
             break
         begun = time.perf_counter()
         engine.run(image, scale)
         _answer({'ms': (time.perf_counter() - begun) * 1e3})
-    _answer({'peak_memory_mib': _peak_memory_mib()})
+    _answer({'peak_memory_mib': peak_mib()})
     engine.close()
     return 0
-
-
-def _peak_memory_mib() -> float:
-    # Not getrusage: its maximum is inherited from the process that started this one.
-    status = Path('/proc/self/status').read_text(encoding='ascii')
-    kibibytes = next(line for line in status.splitlines() if line.startswith('VmHWM:')).split()[1]
-    return int(kibibytes) / 1024
 
 
 def _answer(document: dict[str, Any]) -> None:

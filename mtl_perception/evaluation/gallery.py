@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import cv2
+from mtl_perception.evaluation.replay_observer import FrameResult, ReplayContext
 from mtl_perception.pictures import legend, Picture, Tile, titled_grid, write_png
-from mtl_perception.tasks import Task
 from mtl_perception.values import PerceptionMaps
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from mtl_perception.evaluation.replay_report import ReplayReport
 
 _TILE_HEIGHT = 240
 _LARGEST_ERROR = 0.5  # of the true depth, where the error picture is brightest
@@ -36,24 +38,26 @@ class Gallery:
     scores; each row is one frame: image, maps, what they are compared with, and depth error.
     """
 
-    def __init__(self, tasks: Sequence[Task], frame_count: int | None, rows: int = 4) -> None:
-        self._tasks = tasks
+    def __init__(self, rows: int = 4) -> None:
         self._rows = rows
-        self._step = max(1, (frame_count or _USUAL_FRAMES) // rows)
-        # Neighbours look alike: each stretch of this many frames gives one at most.
-        self._stretch = max(1, (frame_count or _USUAL_FRAMES) // (5 * rows))
         self._samples: list[_Ranked] = []
         self._ranked: dict[str, list[_Ranked]] = {'worst': [], 'best': []}
 
-    def add(
-        self,
-        index: int,
-        maps: PerceptionMaps,
-        targets: Mapping[str, npt.NDArray[Any]],
-        scores: Mapping[str, Mapping[str, float]],
-        ranking: tuple[str, str, bool] | None,
-    ) -> None:
+    def begin(self, context: ReplayContext) -> None:
+        """Plan the samples over the length of the recording."""
+        self._tasks = context.tasks
+        self._directory = context.directory
+        frames = context.frame_count or _USUAL_FRAMES
+        self._step = max(1, frames // self._rows)
+        # Neighbours look alike: each stretch of this many frames gives one at most.
+        self._stretch = max(1, frames // (5 * self._rows))
+
+    def frame(self, result: FrameResult) -> None:
         """Consider one frame; it is drawn only if it is to be kept for now."""
+        if result.maps is None:
+            return
+        index, maps, ranking = result.index, result.maps, result.ranking
+        targets, scores = result.targets, result.scores
         tiles: list[Tile] | None = None
         if index // self._step >= len(self._samples) and len(self._samples) < self._rows:
             tiles = self._strip(index, maps, targets, scores)
@@ -76,9 +80,8 @@ class Gallery:
             kept.append(_Ranked(value, index, tiles))
             self._ranked[name] = sorted(kept, key=lambda entry: (entry.value, entry.index))
 
-    def write(self, directory: Path) -> list[Path]:
-        """Write the pictures that there are into `directory`; return their paths."""
-        written = []
+    def finish(self, report: ReplayReport) -> None:
+        """Write the pictures that there are."""
         for name, entries in (('samples', self._samples), *self._ranked.items()):
             if not entries:
                 continue
@@ -86,10 +89,7 @@ class Gallery:
             for task in self._tasks:
                 if task.label_set is not None:
                     sheet = np.concatenate((sheet, legend(task.label_set, width=sheet.shape[1])))
-            path = directory / f'{name}.png'
-            write_png(path, sheet)
-            written.append(path)
-        return written
+            write_png(self._directory / f'{name}.png', sheet)
 
     def _strip(
         self,

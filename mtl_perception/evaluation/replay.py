@@ -3,73 +3,54 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import csv
-from dataclasses import dataclass, field
-import json
-import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+import resource
 import time
 from typing import Any
 
-from mtl_perception.bags.frames import BagFrame, BagReader, RefusedFrame
-from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.bags.frames import BagReader, RefusedFrame
+from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.frame_scores import FrameScores
+from mtl_perception.evaluation.frame_table import FrameTable
 from mtl_perception.evaluation.gallery import Gallery
-from mtl_perception.evaluation.scores import complete_targets, Scorer
+from mtl_perception.evaluation.pipeline import Perceived, pipelined
+from mtl_perception.evaluation.replay_observer import (
+    FrameResult,
+    ReplayContext,
+    ReplayObserver,
+)
+from mtl_perception.evaluation.replay_report import NORMALS_WINDOW, ReplayReport, write_report
+from mtl_perception.evaluation.resume import (
+    check_same,
+    DiskReserve,
+    load_progress,
+    PROGRESS_FILE,
+    save_progress,
+)
+from mtl_perception.evaluation.stop_request import StopRequest
 from mtl_perception.evaluation.timing import Timings
-from mtl_perception.files import atomic_write
 from mtl_perception.tasks import Task
 from mtl_perception.values import Frame, PerceptionMaps
 
-METRICS_FILE = 'metrics.json'
 FRAMES_FILE = 'per_frame.csv'
-NORMALS_WINDOW = 11
+CHECKPOINT_FRAMES = 100
+_COUNTS = ('frames', 'processed', 'frames_scored', 'refused', 'notes')
 STAGES = ('decode', 'fit', 'engine', 'finish', 'score')
-
-
-@dataclass
-class ReplayReport:
-    """
-    What a replay found; `to_json()` is what metrics.json holds.
-
-    `scores` are over all pixels of all frames, by task and metric; `notes` counts, by sentence,
-    what could not be compared or read. All but `latency_ms` and `frames_per_second` are the
-    same in every run.
-    """
-
-    bag: str
-    topics: dict[str, str | None]
-    frames: int = 0  # messages of the image topic
-    processed: int = 0
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    class_iou: dict[str, dict[str, float]] = field(default_factory=dict)
-    frames_scored: Counter[str] = field(default_factory=Counter)  # by task
-    refused: Counter[str] = field(default_factory=Counter)  # by reason
-    notes: Counter[str] = field(default_factory=Counter)  # by sentence
-    damage: tuple[str, ...] = ()
-    lost: dict[str, tuple[int, int]] = field(default_factory=dict)  # topic -> read, expected
-    interrupted: bool = False
-    latency_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    frames_per_second: float = math.nan
-
-    def to_json(self, **about: Any) -> dict[str, Any]:
-        """Return plain JSON values, led by `about` (the model, the engine); NaN becomes null."""
-        document = {**about, **vars(self), 'normals_window_px': NORMALS_WINDOW}
-        document['lost'] = {
-            topic: {'read': read, 'recorded': recorded}
-            for topic, (read, recorded) in self.lost.items()
-        }
-        plain: dict[str, Any] = _plain(document)
-        return plain
 
 
 class Replay:
     """
     Perceives and scores every frame of a recording, in order.
 
-    `perceive` is `Perceiver.perceive` or anything like it, `tasks` what its maps are.
-    `directory` receives per_frame.csv row by row while it runs, and pictures at the end.
+    `perceive` is `Perceiver.perceive` or anything like it, `tasks` what its maps are. It runs on
+    a thread of its own while this one reads the next frames and scores the last. `directory`
+    receives per_frame.csv row by row and every `CHECKPOINT_FRAMES` frames what was counted, and
+    at the end what the observers write: the pictures (`Gallery`) and those of `observers`.
+
+    :param resume: go on where an ended replay of the same things left off
+    :raises EvaluationError: when run, if the directory holds results of something else, or if
+        it cannot be written to; what was computed until then is kept
     """
 
     def __init__(
@@ -78,14 +59,25 @@ class Replay:
         perceive: Callable[[Frame], PerceptionMaps],
         tasks: Sequence[Task],
         directory: Path,
+        observers: Sequence[ReplayObserver] = (),
+        *,
+        name: str = '',
+        model: str = '',
+        engine: str = '',
+        resume: bool = False,
     ) -> None:
         self._reader = reader
         self._perceive = perceive
+        self._tasks = tuple(tasks)
         self._directory = directory
-        self._scorer = Scorer(tasks)
-        self._gallery = Gallery(tasks, reader.frame_count)
+        self._scores = FrameScores(tasks, NORMALS_WINDOW)
+        self._observers = (Gallery(), *observers)
         self._timings = Timings()
-        self._report = ReplayReport(str(reader.path), dict(vars(reader.topics)))
+        self._report = ReplayReport(
+            str(reader.path), dict(vars(reader.topics)), name=name, model=model, engine=engine
+        )
+        self._resume = resume
+        self._latest: FrameResult | None = None
 
     def run(self, progress: Callable[[int], None] = lambda frames: None) -> ReplayReport:
         """
@@ -94,110 +86,175 @@ class Replay:
         `progress` is called after each frame with the number of frames done.
         """
         report = self._report
-        kinds = set(self._reader.topics.targets)
-        if 'depth' in kinds:
-            kinds.add('normals')
+        self._go_on()
         columns = [
-            f'{task}.{metric}' for task, metric in self._scorer.columns(kinds)
+            f'{task}.{metric}' for task, metric in self._scores.columns(self._reader.topics)
         ] + [f'{stage}_ms' for stage in STAGES]
-        with _FrameTable(self._directory / FRAMES_FILE, columns) as table:
+        first = report.frames
+        for observer in self._observers:
+            observer.begin(self._context(first))
+        with (
+            DiskReserve(self._directory) as reserve,
+            FrameTable(self._directory / FRAMES_FILE, columns, first) as table,
+            StopRequest() as stop,
+        ):
+            self._restore_timings(table)
             try:
-                for entry, decode_ms in _timed(self._reader.frames()):
-                    table.write(entry, *self._one_frame(entry, decode_ms))
-                    progress(report.frames)
-            except KeyboardInterrupt:
-                report.interrupted = True
-        report.scores = self._scorer.totals()
-        report.class_iou = self._scorer.class_iou()
-        report.damage = self._reader.damage
-        report.lost = {} if report.interrupted else self._reader.lost()
-        report.latency_ms = self._timings.summary()
-        report.frames_per_second = self._timings.rate(('fit', 'engine', 'finish'))
-        self._gallery.write(self._directory)
+                self._frames(first, table, stop, progress)
+                if report.frames > first:
+                    self._checkpoint()
+                self._fill_report()
+                write_report(report, self._directory)
+                for observer in self._observers:
+                    observer.finish(report)
+                # What they found belongs to it; before them it was safe, should one fail.
+                write_report(report, self._directory)
+            except OSError as error:
+                reserve.release()
+                msg = (
+                    f'the results cannot be written to {self._directory}: {error}; '
+                    f'{self._save_the_rest(table)} frames are kept there: make room, and go on '
+                    'with --resume'
+                )
+                raise EvaluationError(msg) from error
         return report
 
-    def _one_frame(
-        self, entry: BagFrame | RefusedFrame, decode_ms: float
-    ) -> tuple[str, dict[str, float]]:
-        """Return why the frame was refused, or '' and its values by column."""
+    def _frames(
+        self, first: int, table: FrameTable, stop: StopRequest, progress: Callable[[int], None]
+    ) -> None:
+        report = self._report
+        seconds = report.seconds
+        seconds.update(dict.fromkeys(('wall', 'perceive', 'read', 'score', 'observe'), 0.0))
+        begun = time.perf_counter()
+        try:
+            for perceived in pipelined(self._reader.frames(first), self._perceive):
+                self._latest = result = self._one_frame(perceived)
+                table.write(result)
+                scored = time.perf_counter()
+                for observer in self._observers:
+                    observer.frame(result)
+                now = time.perf_counter()
+                seconds['read'] += perceived.decode_ms / 1e3
+                seconds['perceive'] += perceived.perceive_ms / 1e3
+                seconds['score'] += result.stages_ms.get('score', 0.0) / 1e3
+                seconds['observe'] += now - scored
+                seconds['wall'] = now - begun
+                if report.frames % CHECKPOINT_FRAMES == 0:
+                    self._checkpoint()
+                progress(report.frames)
+                if stop.requested:
+                    report.interrupted = True
+                    return
+        except KeyboardInterrupt:
+            report.interrupted = True
+
+    def _save_the_rest(self, table: FrameTable) -> int:
+        """Write what can be written in the room that was reserved; return the frames kept."""
+        try:
+            if self._latest is not None and table.last_index != self._latest.index:
+                table.write(self._latest)
+            self._checkpoint()
+            self._fill_report()
+            write_report(self._report, self._directory)
+        except OSError:
+            stored = load_progress(self._directory)
+            return 0 if stored is None else int(stored[0]['frames'])
+        return self._report.frames
+
+    def _context(self, first: int) -> ReplayContext:
+        report, reader = self._report, self._reader
+        return ReplayContext(
+            name=report.name or reader.path.stem,
+            bag=reader.path,
+            topics=reader.topics,
+            tasks=self._tasks,
+            directory=self._directory,
+            frame_count=reader.frame_count,
+            model=report.model,
+            engine=report.engine,
+            first_index=first,
+        )
+
+    def _fill_report(self) -> None:
+        report = self._report
+        report.scores = self._scores.totals()
+        report.class_iou = self._scores.class_iou()
+        report.confusion = self._scores.confusion()
+        report.warnings = self._scores.warnings()
+        report.damage = self._reader.damage
+        whole = not report.interrupted
+        report.lost = self._reader.lost() if whole else {}
+        report.latency_ms = self._timings.summary()
+        report.frames_per_second = self._timings.rate(('fit', 'engine', 'finish', 'live'))
+        report.peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def _one_frame(self, perceived: Perceived) -> FrameResult:
         report = self._report
         report.frames += 1
+        entry, maps = perceived.entry, perceived.maps
         if isinstance(entry, RefusedFrame):
             report.refused[entry.reason] += 1
-            return entry.reason, {}
+            return FrameResult(entry.index, entry.stamp_ns, entry.reason)
+        stamp_ns = entry.frame.stamp_ns
         report.notes.update(entry.notes)
-        try:
-            maps = self._perceive(entry.frame)
-        except MtlPerceptionError as error:
-            report.refused[str(error)] += 1
-            return str(error), {}
+        if maps is None:
+            report.refused[perceived.reason] += 1
+            return FrameResult(
+                entry.index, stamp_ns, perceived.reason, entry.frame, notes=entry.notes
+            )
         report.processed += 1
         started = time.perf_counter()
-        targets = complete_targets(entry.targets, entry.frame.camera, NORMALS_WINDOW)
-        scores, notes = self._scorer.score(maps, targets)
+        targets, scores, notes = self._scores.score(entry.frame, maps, entry.targets, entry.pose)
         score_ms = (time.perf_counter() - started) * 1e3
         report.notes.update(notes)
         report.frames_scored.update(list(scores))
-        stages = {'decode': decode_ms, **maps.timings_ms, 'score': score_ms}
+        stages = {'decode': perceived.decode_ms, **maps.timings_ms, 'score': score_ms}
         self._timings.add(stages)
-        self._gallery.add(entry.index, maps, targets, scores, self._scorer.ranking())
-        values = {
-            f'{task}.{metric}': value
-            for task, metrics in scores.items()
-            for metric, value in metrics.items()
-        }
-        return '', {**values, **{f'{stage}_ms': value for stage, value in stages.items()}}
+        return FrameResult(
+            index=entry.index,
+            stamp_ns=stamp_ns,
+            frame=entry.frame,
+            maps=maps,
+            targets=targets,
+            scores=scores,
+            pose=entry.pose,
+            ranking=self._scores.ranking(),
+            notes=(*entry.notes, *notes),
+            stages_ms=stages,
+        )
 
+    def _identity(self) -> dict[str, Any]:
+        """Return what must be the same for a replay to go on."""
+        report = self._report
+        return {
+            'bag': str(self._reader.path.resolve()), 'topics': report.topics,
+            'model': report.model, 'engine': report.engine,
+            'tasks': [task.to_json() for task in self._tasks],
+        }  # fmt: skip
 
-def _timed(
-    frames: Iterator[BagFrame | RefusedFrame],
-) -> Iterator[tuple[BagFrame | RefusedFrame, float]]:
-    """Yield each frame with the milliseconds that reading and decoding it took."""
-    while True:
-        started = time.perf_counter()
-        entry = next(frames, None)
-        if entry is None:
+    def _checkpoint(self) -> None:
+        counts = {name: getattr(self._report, name) for name in _COUNTS}
+        save_progress(
+            self._directory, {**self._identity(), **counts}, self._scores.state()
+        )
+
+    def _go_on(self) -> None:
+        stored = load_progress(self._directory) if self._resume else None
+        if stored is None:
             return
-        yield entry, (time.perf_counter() - started) * 1e3
+        document, arrays = stored
+        path = self._directory / PROGRESS_FILE
+        check_same(path, document, self._identity())
+        try:
+            self._scores.restore(arrays)
+            for name in _COUNTS:
+                kind = type(getattr(self._report, name))
+                setattr(self._report, name, kind(document[name]))
+        except (KeyError, ValueError, TypeError) as error:
+            msg = f'{path} is of another version ({error}); start again without --resume'
+            raise EvaluationError(msg) from error
 
-
-class _FrameTable:
-    """Writes per_frame.csv row by row: what is computed stays, whatever ends the replay."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._path = path
-        self._columns = columns
-
-    def __enter__(self) -> _FrameTable:
-        self._stream = self._path.open('w', newline='', encoding='utf-8')
-        self._writer = csv.writer(self._stream)
-        self._writer.writerow(('index', 'stamp_ns', 'refused', *self._columns))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def write(
-        self, entry: BagFrame | RefusedFrame, refused: str, values: Mapping[str, float]
-    ) -> None:
-        stamp_ns = entry.frame.stamp_ns if isinstance(entry, BagFrame) else entry.stamp_ns
-        cells = (values.get(column, '') for column in self._columns)
-        self._writer.writerow((entry.index, stamp_ns, refused, *cells))
-        self._stream.flush()
-
-
-def write_report(report: ReplayReport, directory: Path, **about: Any) -> None:
-    """Write metrics.json; see `ReplayReport.to_json`."""
-    text = json.dumps(report.to_json(**about), indent=2, allow_nan=False)
-    atomic_write(directory / METRICS_FILE, text + '\n')
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON has it: NaN and infinity become null, tuples lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    def _restore_timings(self, table: FrameTable) -> None:
+        for row in table.kept:
+            stages = {stage: row[f'{stage}_ms'] for stage in STAGES}
+            self._timings.add({stage: float(text) for stage, text in stages.items() if text})

@@ -9,6 +9,7 @@ from typing import Any
 import warnings
 
 from mtl_perception.camera import CameraModel
+from mtl_perception.datasets.depth_edges import depth_jump_edges
 from mtl_perception.geometry.normals_from_depth import normals_from_depth
 from mtl_perception.metrics.errors import MetricError
 from mtl_perception.metrics.semantic import SemanticMetric
@@ -27,7 +28,7 @@ _RANKING_KINDS = ('depth', 'semantic', 'normals', 'edges')
 
 
 def complete_targets(
-    targets: Arrays, camera: CameraModel | None, window: int
+    targets: Arrays, camera: CameraModel | None, window: int, *, edges_from_depth: bool = False
 ) -> dict[str, npt.NDArray[Any]]:
     """
     Return targets by kind as the Perceiver's maps see them, with normals from measured depth.
@@ -35,7 +36,8 @@ def complete_targets(
     `camera` is the recorded image's: where it is distorted, the targets are rectified as the
     image was (normals and edges cannot be without loss, and are left out). Where normals are
     not recorded and the camera is known, they are fitted to the depth in windows of `window`
-    pixels (see `normals_from_depth`).
+    pixels (see `normals_from_depth`). With `edges_from_depth`, and no edges recorded, the jumps
+    of measured depth are the edges.
     """
     complete = dict(targets)
     if camera is None:
@@ -52,6 +54,8 @@ def complete_targets(
     if 'depth' in complete and 'normals' not in complete:
         pinhole = camera.rectified()
         complete['normals'] = normals_from_depth(complete['depth'], pinhole, window)
+    if edges_from_depth and 'depth' in complete and 'edges' not in complete:
+        complete['edges'] = depth_jump_edges(complete['depth'])
     return complete
 
 
@@ -129,6 +133,30 @@ class Scorer:
             if task.name in self._scored and isinstance(metric, SemanticMetric) and task.label_set:
                 result[task.name] = dict(zip(task.label_set.names, metric.class_iou().tolist()))
         return result
+
+    def confusion(self) -> dict[str, list[list[int]]]:
+        """Return pixels by semantic task: rows truth, columns prediction, the last unlabelled."""
+        return {
+            name: metric.confusion.tolist()
+            for name, metric in self._metrics.items()
+            if name in self._scored and isinstance(metric, SemanticMetric)
+        }
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything counted so far, as named arrays."""
+        return {
+            f'{task}/{name}': getattr(self._metrics[task], name).numpy()
+            for task in sorted(self._scored)
+            for name in self._metrics[task]._defaults
+        }
+
+    def restore(self, arrays: Arrays) -> None:
+        """Go on from what `state` returned."""
+        for key, array in arrays.items():
+            task, _, name = key.partition('/')
+            setattr(self._metrics[task], name, torch.from_numpy(np.array(array)))
+            self._metrics[task]._update_count = 1  # it has been updated: no warning
+            self._scored.add(task)
 
     def ranking(self) -> tuple[str, str, bool] | None:
         """Return task, metric and whether higher is better, by which frames are ranked."""

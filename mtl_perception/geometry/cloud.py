@@ -21,6 +21,8 @@ CLOUD_FIELDS: Final = (
     ('normal_x', 'f4'), ('normal_y', 'f4'), ('normal_z', 'f4'), ('label', 'u4'),
 )  # fmt: skip
 _RGB, _LABEL = 3, 7
+# The arrays of a band stay in a core's cache from one operation to the next.
+_BAND_POINTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -88,37 +90,45 @@ def fused_cloud(
         msg = f'out is {out.dtype} {out.shape}; a C-contiguous float32 {shape} is needed'
         raise GeometryError(msg)
     every = np.s_[::stride, ::stride]
-    depth = maps['depth'][every]
     # Never the open ends: zero and infinite depths have no position.
     limits = np.finfo(np.float32)
     nearest = np.float32(max(range_m[0], float(limits.tiny)))
     farthest = np.float32(min(range_m[1], float(limits.max)))
-    valid = (depth >= nearest) & (depth <= farthest)  # NaN compares false
-    z = np.where(valid, depth, np.float32(np.nan)).astype(np.float32, copy=False)
     columns = (np.arange(0, camera.width, stride) - camera.cx) / camera.fx
     rows = (np.arange(0, camera.height, stride) - camera.cy) / camera.fy
-    semantic = maps.get('semantic')
-    labels = np.full(shape[:2], UNLABELLED, np.uint8) if semantic is None else semantic[every]
-    normals = maps.get('normals')
-    if normals is None:
-        normals = np.full((*shape[:2], 3), np.nan, np.float32)
-    else:
-        normals = np.ascontiguousarray(normals[every], np.float32)
-    if color_mode == 'camera':
-        rgb = _packed_image(image[every])
-    else:
-        rgb = _packed_palette(color_mode, label_colours)[labels]
-    _interleave(
-        (
-            z * columns.astype(np.float32),
-            z * rows.astype(np.float32)[:, None],
-            z,
-            rgb.view(np.float32),
-            normals,
-            labels.astype(np.uint32).view(np.float32),
-        ),
-        out,
-    )
+    columns, rows = columns.astype(np.float32), rows.astype(np.float32)[:, None]
+    depth, semantic, normals = (maps.get(kind) for kind in ('depth', 'semantic', 'normals'))
+    assert depth is not None
+    # Without colours of its own a class is black; the picture's colours need no table.
+    table = None if color_mode == 'camera' else _packed_palette(color_mode, label_colours)
+    height, width = shape[:2]
+    band = max(1, _BAND_POINTS // width)
+    for start in range(0, height, band):
+        part = np.s_[start : start + band]
+        z = depth[every][part]
+        valid = (z >= nearest) & (z <= farthest)  # NaN compares false
+        z = np.where(valid, z, np.float32(np.nan)).astype(np.float32, copy=False)
+        size = z.shape
+        if semantic is None:
+            labels = np.full(size, UNLABELLED, np.uint8)
+        else:
+            labels = semantic[every][part]
+        if normals is None:
+            oriented = np.full((*size, 3), np.nan, np.float32)
+        else:
+            oriented = np.ascontiguousarray(normals[every][part], np.float32)
+        rgb = _packed_image(image[every][part]) if table is None else table[labels]
+        _interleave(
+            (
+                z * columns,
+                z * rows[part],
+                z,
+                rgb.view(np.float32),
+                oriented,
+                labels.astype(np.uint32).view(np.float32),
+            ),
+            out[part],
+        )
     return Cloud(out)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 import shutil
+import sqlite3
 from typing import Any
 
 from mtl_perception.bags.bag_file import BagFile, RecordedTopic
@@ -203,3 +204,32 @@ def test_what_is_no_bag_is_refused_with_the_remedy(tmp_path: Path) -> None:
         foreign.write_bytes(content)
         with pytest.raises(BagError, match='no topic is left'):
             BagFile(foreign)
+
+
+def test_a_log_that_a_killed_recorder_left_is_read(bags: Any, tmp_path: Path) -> None:
+    """The last messages are in the write-ahead log only; the bag itself stays as it is."""
+    messages = recording(bags)
+    path = bags.write(tmp_path / 'bag', messages, storage='SQLITE3')
+    file = storage_file(path)
+    database = sqlite3.connect(file)
+    database.execute('PRAGMA journal_mode = WAL')
+    database.execute('PRAGMA wal_autocheckpoint = 0')
+    extra = database.execute('SELECT topic_id, data FROM messages ORDER BY id LIMIT 1').fetchone()
+    database.execute(
+        'INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)',
+        (extra[0], 9 * 10**9, extra[1]),
+    )
+    database.commit()
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    for entry in path.iterdir():
+        if not entry.name.endswith(('-shm', '.yaml')):
+            shutil.copy(entry, killed / entry.name)
+    database.close()
+    before = {entry.name: entry.read_bytes() for entry in killed.iterdir()}
+    assert any(name.endswith('-wal') for name in before)
+    entries, damage = read(killed)
+    assert len(entries) == len(messages) + 1
+    assert entries[-1][1] == 9 * 10**9
+    assert damage == []
+    assert {entry.name: entry.read_bytes() for entry in killed.iterdir()} == before

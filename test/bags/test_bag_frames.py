@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import struct
 from typing import Any
 
 import cv2
@@ -222,3 +223,99 @@ def test_a_real_kitchen(sample_data: Path) -> None:
                 np.testing.assert_allclose(entry.targets['depth'], depth, rtol=1e-7)
             elif connection.topic.endswith('camera_info'):
                 assert entry.frame.camera.fx == message.k[0]
+
+
+def compressed_depth(bags: Any, picture: np.ndarray, name: str, a: float, b: float) -> Any:
+    """Header (format, scale, offset) and PNG, as compressed_depth_image_transport documents."""
+    png = cv2.imencode('.png', picture)[1].tobytes()
+    message = bags.compressed(struct.pack('<iff', 0, a, b) + png, 0)
+    message.format = name
+    return message
+
+
+def test_compressed_depth_in_millimetres_and_as_inverse_depth(bags: Any, tmp_path: Path) -> None:
+    topic = '/camera/depth_registered/image_raw/compressedDepth'
+    image = bags.image(pixels(0), 'rgb8', 0)
+    message = compressed_depth(bags, depth_mm(0), '16UC1; compressedDepth png', 0, 0)
+    (entry,) = frames(bags.write(tmp_path / 'mm', [(IMAGE, 0, image), (topic, 0, message)]))
+    expected = np.where(depth_mm(0) > 0, depth_mm(0) / 1000, np.nan)
+    np.testing.assert_allclose(entry.targets['depth'], expected, rtol=1e-6)
+    # Quantised as the transport does for depth up to 10 m and a quantisation of 100.
+    metres = np.random.default_rng(3).uniform(0.5, 9.5, (24, 32))
+    a = 100.0 * 101.0
+    b = 1.0 - a / 10.0
+    quantised = np.floor(a / metres + b).astype(np.uint16)
+    quantised[:2] = 0
+    message = compressed_depth(bags, quantised, '32FC1; compressedDepth', a, b)
+    (entry,) = frames(bags.write(tmp_path / 'inverse', [(IMAGE, 0, image), (topic, 0, message)]))
+    depth = entry.targets['depth']
+    assert np.isnan(depth[:2]).all()
+    # One step of the quantiser is z^2 / a metres.
+    assert (np.abs(depth - metres)[2:] <= (metres**2 / a)[2:] * 1.1).all()
+    assert entry.notes == ()
+
+
+def test_compressed_depth_that_is_none_is_said(bags: Any, tmp_path: Path) -> None:
+    topic = '/camera/depth/compressedDepth'
+    rvl = compressed_depth(bags, depth_mm(0), '16UC1; compressedDepth rvl', 0, 0)
+    short = compressed_depth(bags, depth_mm(0), '16UC1; compressedDepth', 0, 0)
+    short.data = short.data[:10]
+    jpeg = compressed_depth(bags, depth_mm(0), 'jpeg', 0, 0)
+    for number, message in enumerate((rvl, short, jpeg)):
+        image = bags.image(pixels(0), 'rgb8', 0)
+        path = bags.write(tmp_path / str(number), [(IMAGE, 0, image), (topic, 0, message)])
+        (entry,) = frames(path)
+        assert entry.targets == {}
+        assert entry.notes[0].startswith(topic)
+    # A raw topic is preferred to a compressed one.
+    messages = [
+        (IMAGE, 0, bags.image(pixels(0), 'rgb8', 0)),
+        (topic, 0, rvl),
+        ('/camera/depth/image', 0, bags.image(depth_mm(0), '16UC1', 0)),
+    ]
+    (entry,) = frames(bags.write(tmp_path / 'both', messages))
+    assert set(entry.targets) == {'depth'}
+
+
+def test_a_given_camera_replaces_the_recorded_one(bags: Any, tmp_path: Path) -> None:
+    messages = [
+        (IMAGE, 0, bags.image(pixels(0), 'rgb8', 0)), (INFO, 0, bags.camera_info(CAMERA, 0)),
+    ]  # fmt: skip
+    other = CameraModel(32, 24, 40.0, 40.0, 15.5, 11.5)
+    with BagReader(bags.write(tmp_path / 'bag', messages), camera=other) as reader:
+        assert [entry.frame.camera for entry in reader.frames()] == [other]
+
+
+def test_stamps_that_jump_back_and_a_change_of_resolution(bags: Any, tmp_path: Path) -> None:
+    """A looped recording: each turn's images go with the depth of that turn."""
+    messages = []
+    for turn in range(2):
+        for index in range(3):
+            stamp = 10**9 + index * 33 * MS
+            at = turn * 10**10 + index * 33 * MS
+            # From the second turn on half as large.
+            step = turn + 1
+            colour = np.ascontiguousarray(pixels(index)[::step, ::step])
+            depth = np.ascontiguousarray(depth_mm(3 * turn + index)[::step, ::step])
+            messages.append((IMAGE, at, bags.image(colour, 'rgb8', stamp)))
+            messages.append((DEPTH, at, bags.image(depth, '16UC1', stamp)))
+    result = frames(bags.write(tmp_path / 'bag', messages))
+    assert [entry.frame.image.shape[0] for entry in result] == [24] * 3 + [12] * 3
+    for number, entry in enumerate(result):
+        step = number // 3 + 1
+        millimetres = depth_mm(number)[::step, ::step]
+        expected = np.where(millimetres > 0, millimetres / 1000, np.nan)
+        np.testing.assert_allclose(entry.targets['depth'], expected, rtol=1e-6)
+
+
+def test_frames_can_begin_later(bags: Any, tmp_path: Path) -> None:
+    """The camera that was said in the frames left out still holds."""
+    messages = [(INFO, 0, bags.camera_info(CAMERA, 0))]
+    for index in range(4):
+        stamp = index * 500 * MS
+        messages.append((IMAGE, stamp, bags.image(pixels(index), 'rgb8', stamp)))
+    with BagReader(bags.write(tmp_path / 'bag', messages)) as reader:
+        later = list(reader.frames(2))
+    assert [entry.index for entry in later] == [2, 3]
+    np.testing.assert_array_equal(later[0].frame.image, pixels(2))
+    assert later[0].frame.camera.fx == CAMERA.fx

@@ -53,7 +53,7 @@ def topics(*names: str) -> dict[str, RecordedTopic]:
         ),
         (  # compressed only, the CameraInfo elsewhere, odometry beside it
             topics('c /image/compressed', 'k /calibration', 'o /odom'),
-            BagTopics('/image/compressed', '/calibration'),
+            BagTopics('/image/compressed', '/calibration', odometry='/odom'),
         ),
         (  # raw and compressed of the same camera, a depth topic that stayed silent
             topics('c /cam/image_raw/compressed', 'i /cam/image_raw', 'i- /cam/depth'),

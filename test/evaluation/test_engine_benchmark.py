@@ -40,7 +40,7 @@ class FakeWorker:
         if self.row.variant.engine == 'tensorrt':
             self.row.error = 'no GPU'
             return {'error': 'no GPU'}
-        return {'startup_s': 0.5, 'errors': {'depth': 0.001}}
+        return {'startup_s': 0.5, 'startup_processor_s': 0.25, 'errors': {'depth': 0.001}}
 
     def ask(self, question: str) -> dict[str, float]:
         if question == 'end':
@@ -98,7 +98,7 @@ def test_the_tables_say_what_was_measured_and_where(diary: list[str], tmp_path: 
     assert 'Processor P, 2 of 4 cores' in text
     assert 'numpy 2.0.' in text
     assert '### 96x128, batch 1, 1 thread\n' in text
-    assert '| torch fp32 | 240.0 | 1.00 | 0.50 | 100 | 0.10% |' in text
+    assert '| torch fp32 | 240.0 | 1.00 | 0.50 (0.25) | 100 | 0.10% |' in text
     assert '| openvino fp32 | 60.0 | 4.00 |' in text
     assert '| tensorrt fp32 | no GPU |' in text
     columns = {line.count('|') for line in text.splitlines() if line.startswith('|')}
@@ -112,7 +112,7 @@ def test_the_tables_say_what_was_measured_and_where(diary: list[str], tmp_path: 
     )
     file.write_text(file.read_text() + '\nAfter.\n')
     write_section(file, 'third\n')
-    assert file.read_text().endswith('third\n<!-- engines: end -->\nAfter.\n')
+    assert file.read_text().endswith('third\n<!-- engines: end -->\n\nAfter.\n')
     pytest.importorskip('matplotlib')
     plot(rows, tmp_path / 'engines.png')
     import cv2

@@ -6,8 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+from mtl_perception.bags.topics import BagTopics
 from mtl_perception.camera import CameraModel
 from mtl_perception.evaluation.gallery import error_picture, Gallery
+from mtl_perception.evaluation.replay import ReplayReport
+from mtl_perception.evaluation.replay_observer import FrameResult, ReplayContext
 from mtl_perception.tasks import Task
 from mtl_perception.values import PerceptionMaps
 import numpy as np
@@ -16,16 +19,23 @@ CAMERA = CameraModel(32, 24, 30.0, 30.0, 15.5, 11.5)
 DEPTH = Task('depth', 'depth')
 
 
-def fill(errors: list[float], rows: int, known: bool = True) -> Gallery:
+def fill(directory: Path, errors: list[float], rows: int, known: bool = True) -> None:
     """Add one frame per error; the grey of its image is twice its index."""
-    gallery = Gallery([DEPTH], len(errors) if known else None, rows=rows)
+    gallery = Gallery(rows=rows)
+    count = len(errors) if known else None
+    gallery.begin(ReplayContext('run', Path('bag'), BagTopics(), (DEPTH,), directory, count))
     target = np.full((24, 32), 2.0, np.float32)
     for index, error in enumerate(errors):
         image = np.full((24, 32, 3), 2 * index, np.uint8)
         maps = PerceptionMaps({'depth': target * np.float32(1 + error)}, {}, image, CAMERA)
         scores = {'depth': {'abs_rel': error}}
-        gallery.add(index, maps, {'depth': target}, scores, ('depth', 'abs_rel', False))
-    return gallery
+        gallery.frame(
+            FrameResult(
+                index, 0, maps=maps, targets={'depth': target}, scores=scores,
+                ranking=('depth', 'abs_rel', False),
+            )
+        )
+    gallery.finish(ReplayReport('bag', {}))
 
 
 def shown(path: Path) -> list[int]:
@@ -40,21 +50,21 @@ def test_the_extremes_come_first_and_neighbours_are_left_out(tmp_path: Path) -> 
     errors[40], errors[41], errors[42] = 0.5, 0.9, 0.7
     errors[80] = 0.6
     errors[10], errors[60] = 0.01, 0.02
-    paths = fill(errors, rows=2).write(tmp_path)
-    assert [path.name for path in paths] == ['samples.png', 'worst.png', 'best.png']
+    fill(tmp_path, errors, rows=2)
+    assert {path.name for path in tmp_path.iterdir()} == {'samples.png', 'worst.png', 'best.png'}
     assert shown(tmp_path / 'worst.png') == [41, 80]
     assert shown(tmp_path / 'best.png') == [10, 60]
     assert shown(tmp_path / 'samples.png') == [0, 50]
 
 
 def test_each_stretch_of_a_worsening_recording_gives_one_frame(tmp_path: Path) -> None:
-    fill([index / 100 for index in range(100)], rows=4).write(tmp_path)
+    fill(tmp_path, [index / 100 for index in range(100)], rows=4)
     assert shown(tmp_path / 'worst.png') == [99, 94, 89, 84]
     assert shown(tmp_path / 'best.png') == [0, 5, 10, 15]
 
 
 def test_a_bag_of_unknown_length_has_pictures_too(tmp_path: Path) -> None:
-    fill([0.1, 0.3, 0.2], rows=4, known=False).write(tmp_path)
+    fill(tmp_path, [0.1, 0.3, 0.2], rows=4, known=False)
     assert shown(tmp_path / 'worst.png') == [1]
     assert shown(tmp_path / 'samples.png') == [0]
 

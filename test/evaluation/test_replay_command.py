@@ -18,6 +18,7 @@ import pytest
 
 CAMERA = CameraModel(128, 96, 120.0, 120.0, 63.5, 47.5)
 MS = 1_000_000
+FREE = {'consistency', 'focal'}  # scores that need no ground truth
 
 
 def make_bag(bags: Any, path: Path, *, frames: int = 5, with_depth: bool = True) -> Path:
@@ -50,7 +51,7 @@ def test_a_bag_becomes_numbers_and_pictures(
     assert document['engine'] == 'onnxruntime'
     assert document['processed'] == 5
     assert document['topics']['depth'] == '/camera/aligned_depth_to_color/image_raw'
-    assert document['frames_scored'] == {'depth': 5, 'normals': 5}
+    assert document['frames_scored']['depth'] == document['frames_scored']['normals'] == 5
     assert 0 < document['scores']['depth']['abs_rel'] < 100
     assert 0 < document['scores']['normals']['mean_deg'] < 180
     assert set(document['latency_ms']) == {'decode', 'fit', 'engine', 'finish', 'score'}
@@ -63,7 +64,7 @@ def test_a_bag_becomes_numbers_and_pictures(
     # A tolerance that is too narrow: nothing to compare, and it says so.
     assert cli.main([*command, '--tolerance-ms', '1']) == 0
     assert 'note (5 frames): /camera/aligned_depth_to_color' in capsys.readouterr().out
-    assert json.loads((out / 'metrics.json').read_text())['scores'] == {}
+    assert set(json.loads((out / 'metrics.json').read_text())['scores']) <= FREE
 
 
 def test_without_depth_there_are_pictures_and_latencies(
@@ -74,7 +75,7 @@ def test_without_depth_there_are_pictures_and_latencies(
     assert main([str(bag), '--out', str(out), '--model', str(small_bundle)]) == 0
     assert 'pictures and latencies only' in capsys.readouterr().out
     document = json.loads((out / 'metrics.json').read_text())
-    assert document['scores'] == {}
+    assert set(document['scores']) <= FREE
     assert document['latency_ms']['engine']['median'] > 0
     assert (out / 'samples.png').exists()
 

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`benchmark systems`: every system on every CPU engine, and built for GPUs, in one table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from mtl_perception.command_line import listed, one_of, positive, progress_bar, size
+from mtl_perception.evaluation.benchmark import machine
+from mtl_perception.evaluation.engine_report import write_section
+from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.system_report import (
+    builds_markdown,
+    engines_markdown,
+    plot_systems,
+)
+from mtl_perception.files import atomic_write
+from rich.console import Console
+
+_EXAMPLE = """example, the one that writes docs/benchmarks.md:
+  python3 -m mtl_perception benchmark systems --markdown docs/benchmarks.md \\
+      --plot docs/images/engines.png --json systems.json
+"""
+_PARTS = ('engines', 'builds')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python3 -m mtl_perception benchmark systems',
+        description='Time every system with random weights in PyTorch eager, ONNX Runtime and '
+        'OpenVINO (fp32, bf16), the engines in turn, each system in a process of its own; and '
+        'build each with TensorRT-RTX, which needs no GPU.',
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--system', nargs='+', metavar='NAME', help='only these (default: all)')
+    parser.add_argument(
+        '--backbone', default='mobilenetv2_100', metavar='NAME', help='default: mobilenetv2_100'
+    )
+    parser.add_argument(
+        '--size', type=size, default=(240, 320), metavar='HxW', help='default: 240x320'
+    )
+    parser.add_argument(
+        '--parts', type=listed(one_of(_PARTS)), default=list(_PARTS), metavar='P[,P]',
+        help='engines: time them; builds: TensorRT-RTX (default: both)',
+    )
+    parser.add_argument('--threads', type=listed(positive), default=[1, 2], metavar='N[,N]')
+    parser.add_argument('--rounds', type=positive, default=20, help='of each (default: 20)')
+    parser.add_argument(
+        '--bundles', type=Path, metavar='DIR', help='keep the bundles here for the next time'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers here')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the ratios (png, svg)')
+    parser.add_argument(
+        '--markdown', type=Path, metavar='FILE', help='put the tables into this file'
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare systems; return 0."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.plot is not None and 'engines' not in arguments.parts:
+        parser.error('--plot draws the part engines')
+    systems = arguments.system
+    if systems is None:
+        from mtl_perception.networks.build import SYSTEMS
+
+        systems = list(SYSTEMS)
+    console = Console()
+    with (
+        tempfile.TemporaryDirectory(prefix='mtl_perception_systems_') as scratch,
+        progress_bar(transient=True) as bar,
+    ):
+        bundles = arguments.bundles or Path(scratch)
+        entries = [
+            _measure(system, bundles, arguments)
+            for system in bar.track(systems, description='systems')
+        ]
+    if all('error' in entry for entry in entries):
+        msg = f"no system could be measured: {entries[0]['system']}: {entries[0]['error']}"
+        raise EvaluationError(msg)
+    document = {
+        'backbone': arguments.backbone,
+        'size': list(arguments.size),
+        'rounds': arguments.rounds,
+        'machine': machine(),
+        'systems': entries,
+    }
+    reports = {'engines': engines_markdown, 'builds': builds_markdown}
+    try:
+        for part in arguments.parts:
+            text = reports[part](document)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            if arguments.markdown is not None:
+                write_section(arguments.markdown, text, f'systems, {part}')
+        if arguments.json is not None:
+            atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
+        if arguments.plot is not None:
+            plot_systems(document, arguments.plot)
+    except OSError as error:
+        msg = f'the results cannot be written: {error}'
+        raise EvaluationError(msg) from error
+    return 0
+
+
+def _measure(system: str, bundles: Path, arguments: Any) -> dict[str, Any]:
+    wish = {
+        'system': system, 'backbone': arguments.backbone, 'size': arguments.size,
+        'bundles': str(bundles), 'rounds': arguments.rounds,
+        'threads': arguments.threads if 'engines' in arguments.parts else [],
+        'build': 'builds' in arguments.parts,
+    }  # fmt: skip
+    # Threads that spin at a barrier would take the cores of the engine whose turn it is.
+    environment = {**os.environ, 'OMP_WAIT_POLICY': 'PASSIVE'}
+    result = subprocess.run(
+        [sys.executable, '-m', 'mtl_perception.evaluation.system_worker', json.dumps(wish)],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    lines = result.stdout.splitlines()
+    if result.returncode or not lines:
+        said = (result.stderr.strip().splitlines() or ['it said nothing'])[-1]
+        reason = f'its process ended with code {result.returncode}: {said}'
+        return {'system': system, 'backbone': arguments.backbone, 'error': reason}
+    document: dict[str, Any] = json.loads(lines[-1])
+    return document
