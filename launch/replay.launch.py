@@ -3,6 +3,7 @@
 The perception node on a rosbag2, in the bag's own time; ends when the bag ends.
 
 ros2 launch mtl_perception replay.launch.py bag:=recordings/kitchen rviz:=true
+ros2 launch mtl_perception replay.launch.py bag:=recordings/kitchen model:=my_bundle out:=results
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from mtl_perception.bags.bag_file import BagFile
 from mtl_perception.bags.topics import BagTopics, COMPRESSED_IMAGE, find_topics
+from mtl_perception.ros.errors import RosError
 from mtl_perception.ros.launch_values import as_bool
 
 from launch import LaunchContext, LaunchDescription
@@ -40,6 +42,8 @@ ARGUMENTS = (
     ('loop', 'false', 'begin again at the end, until interrupted'),
     ('image_topic', '', 'the camera image in the bag; empty: found by type and name'),
     ('camera_info_topic', '', 'its camera_info in the bag; empty: found by type and name'),
+    ('out', '', 'folder for scores, as `replay --live` writes them; empty: nothing is scored'),
+    ('step', 'false', 'with out: each frame waits for the outputs of the last one'),
 )
 # Passed on to live.launch.py, which describes them too.
 PASSED_ON = (
@@ -78,17 +82,36 @@ def launch_nodes(context: LaunchContext) -> list[Any]:
             'image_transport': 'compressed' if is_compressed else 'raw',
         }.items(),
     )
+    player = Node(
+        package='mtl_perception',
+        output='screen',
+        on_exit=[TimerAction(period=LINGER_S, actions=[Shutdown(reason='the bag has ended')])],
+        **(_evaluator(value, path) if value['out'] else _player(value, path)),
+    )
+    return [live, player]
+
+
+def _player(value: dict[str, str], path: Path) -> dict[str, Any]:
+    """Return what of a node plays the bag."""
     arguments = [f'bag:{path}', '--rate', value['rate'], '--wait', str(WAIT_S)]
     if as_bool('loop', value['loop']):
         arguments.append('--loop')
-    player = Node(
-        package='mtl_perception',
-        executable='camera',
-        arguments=arguments,
-        output='screen',
-        on_exit=[TimerAction(period=LINGER_S, actions=[Shutdown(reason='the bag has ended')])],
-    )
-    return [live, player]
+    return {'executable': 'camera', 'arguments': arguments}
+
+
+def _evaluator(value: dict[str, str], path: Path) -> dict[str, Any]:
+    """Return what of a node plays the bag and scores what the perception node publishes."""
+    if as_bool('loop', value['loop']):
+        raise RosError('loop:=true has no end at which to score; leave out loop, or out')
+    out = str(Path(value['out']).expanduser())
+    arguments = [str(path), '--live', '--attach', '--out', out]
+    arguments += ['--step'] if as_bool('step', value['step']) else ['--rate', value['rate']]
+    for name in ('model', 'image_topic', 'camera_info_topic'):
+        if value[name]:
+            arguments += [f'--{name.replace("_", "-")}', value[name]]
+    return {
+        'executable': 'replay', 'arguments': arguments, 'namespace': value['namespace'] or None,
+    }  # fmt: skip
 
 
 def generate_launch_description() -> LaunchDescription:

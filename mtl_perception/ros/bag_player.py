@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from importlib import import_module
 import time
 from typing import Any
 
 from mtl_perception.bags.bag_file import BagFile
+from mtl_perception.bags.latched import latched_topics
+from mtl_perception.bags.recovery import RecordedMessage
 from mtl_perception.bags.topics import COMPRESSED_IMAGE, IMAGE
 from mtl_perception.ros.delivery import wait_for_delivery, wait_for_subscribers
 from mtl_perception.ros.errors import RosError
-from mtl_perception.ros.sources.bag import latched_topics
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -30,7 +32,8 @@ class BagPlayer(Node):
 
     All publishers are reliable, so that best-effort and reliable subscribers both hear them;
     what was latched is latched again. `/clock` carries the time of recording, for nodes with
-    `use_sim_time`. Topics whose message package is not installed are named once and left out.
+    `use_sim_time`. Topics whose message package is not installed are named once and left out;
+    those in `left_out` are somebody else's to publish.
 
     Raises
     ------
@@ -39,7 +42,14 @@ class BagPlayer(Node):
 
     """
 
-    def __init__(self, bag: BagFile, *, rate: float = 1.0, loop: bool = False) -> None:
+    def __init__(
+        self,
+        bag: BagFile,
+        *,
+        rate: float = 1.0,
+        loop: bool = False,
+        left_out: Collection[str] = (),
+    ) -> None:
         super().__init__('camera')
         self._bag = bag
         self._rate = rate
@@ -48,14 +58,17 @@ class BagPlayer(Node):
         self._bag_publishers: dict[str, Any] = {}
         self._read: Counter[str] = Counter()
         self._clock_ns = -1
-        self._create_publishers()
+        self._create_publishers(left_out)
 
-    def _create_publishers(self) -> None:
+    def _create_publishers(self, left_out: Collection[str]) -> None:
         latched = latched_topics(self._bag.path)
         skipped = []
         for name, topic in self._bag.topics.items():
             if name == CLOCK_TOPIC:
                 self.get_logger().info('the recorded /clock is replaced by our own')
+                continue
+            if name in left_out:
+                self.get_logger().info(f'{name} of the bag is left out: it is published anew')
                 continue
             try:
                 kind = _message_class(topic.type)
@@ -71,6 +84,11 @@ class BagPlayer(Node):
         if not self._bag_publishers:
             msg = f'bag {self._bag.path} has no topic that can be played here'
             raise RosError(msg)
+
+    def is_heard(self, topic: str) -> bool:
+        """Whether somebody subscribes to a topic of the bag."""
+        publisher = self._bag_publishers.get(topic)
+        return publisher is not None and publisher.get_subscription_count() > 0
 
     def play(self, wait_s: float) -> None:
         """
@@ -119,12 +137,15 @@ class BagPlayer(Node):
             self._wait(stamp_ns, start + (stamp_ns - first_ns) * 1e-9 / self._rate)
             if not self.context.ok():
                 return
-            self._tick(stamp_ns)
-            # Counted whether or not it can be played here: the account is about the file.
-            self._read[message.topic] += 1
-            publisher = self._bag_publishers.get(message.topic)
-            if publisher is not None:
-                publisher.publish(message.data)
+            self._send(message)
+
+    def _send(self, message: RecordedMessage) -> None:
+        self._tick(message.recorded_ns)
+        # Counted whether or not it can be played here: the account is about the file.
+        self._read[message.topic] += 1
+        publisher = self._bag_publishers.get(message.topic)
+        if publisher is not None:
+            publisher.publish(message.data)
 
     def _wait(self, stamp_ns: int, due: float) -> None:
         """Sleep until `due`; let the clock run on in the pauses of the recording."""

@@ -7,13 +7,15 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import lru_cache
+from importlib import import_module
 from itertools import product
 import json
+import math
 from pathlib import Path
 import sys
-import time
 from typing import Any
 
+from mtl_perception.command_line import listed, one_of, positive, progress_bar, size
 from mtl_perception.evaluation.benchmark import (
     benchmark,
     benchmark_images,
@@ -25,64 +27,53 @@ from mtl_perception.evaluation.benchmark import (
 )
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.files import atomic_write
-from mtl_perception.inference.engine import ENGINES, open_engine
+from mtl_perception.inference.engine import ENGINE_NAMES, open_engine
+from mtl_perception.inference.perceiver import Memory, new_memory
 from mtl_perception.manifest import default_bundle
 from mtl_perception.ros.memory import keep_freed_memory
 from mtl_perception.tasks import Task
-from mtl_perception.values import PerceptionMaps
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+# DDS has domains 0 to 101 for everybody on Linux; few think of this one.
+_UNUSED_DOMAIN = 97
 _EXAMPLE = """example:
   python3 -m mtl_perception benchmark --threads 1,2 --size 640x480 --json benchmark.json
-`benchmark engines --help` tells how to compare engines, precisions, sizes and batches.
+`benchmark engines` compares engines, precisions, sizes and batches; `benchmark systems` every
+system on every CPU engine; `benchmark soak` tells whether memory grows. Each has its own --help.
 """
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(',')
-    for name in names:
-        if name not in ENGINES:
-            raise argparse.ArgumentTypeError(f'{name!r} is not one of {", ".join(ENGINES)}')
-    return names
-
-
-def _numbers(text: str) -> list[int]:
-    if not all(entry.isdecimal() and int(entry) for entry in text.split(',')):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a list of positive numbers such as 1,2')
-    return [int(entry) for entry in text.split(',')]
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition('x')
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 640x480')
-    return int(width), int(height)
+_KINDS = {
+    'engines': 'mtl_perception.evaluation.engine_benchmark_command',
+    'systems': 'mtl_perception.evaluation.system_benchmark_command',
+    'soak': 'mtl_perception.evaluation.soak_command',
+}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python3 -m mtl_perception benchmark',
         description='Time every stage between a camera message and the published outputs, all of '
-        'them built: decode, fit, engine, finish, cloud, and publish (filling and serialising '
-        'the messages, without their transport). Engines take turns frame by frame.',
+        'them built: decode, fit, engine, finish, cloud, and publish (the messages filled and '
+        "serialised by the perception node's publishers, without their transport). Engines take "
+        'turns frame by frame.',
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--model', type=Path, help='bundle folder (default: the shipped one)')
     parser.add_argument(
-        '--engine', type=_names, default=['onnxruntime'], metavar='NAME[,NAME]',
-        help=f'any of {", ".join(ENGINES)} (default: onnxruntime)',
+        '--engine', type=listed(one_of(ENGINE_NAMES)), default=['onnxruntime'],
+        metavar='NAME[,NAME]',
+        help=f'any of {", ".join(ENGINE_NAMES)} (default: onnxruntime)',
     )
     parser.add_argument(
-        '--threads', type=_numbers, metavar='N[,N]', help='threads of the engine (default: all)'
+        '--threads', type=listed(positive), metavar='N[,N]',
+        help='threads of the engine (default: all)',
     )
     parser.add_argument(
-        '--size', type=_size, default=(640, 480), metavar='WxH', help='camera (default: 640x480)'
+        '--size', type=size, default=(640, 480), metavar='WxH', help='camera (default: 640x480)'
     )
-    parser.add_argument('--frames', type=int, default=100, help='per variant (default: 100)')
+    parser.add_argument('--frames', type=positive, default=100, help='per variant (default: 100)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers here')
     return parser
 
@@ -90,14 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ['engines']:
-        from mtl_perception.evaluation.engine_benchmark_command import main as compare
-
-        return compare(words[1:])
+    if words and words[0] in _KINDS:
+        return int(import_module(_KINDS[words[0]]).main(words[1:]))
     parser = _parser()
     arguments = parser.parse_args(words)
-    if arguments.frames < 1:
-        parser.error('--frames must be at least 1')
     threads: list[int | None] = arguments.threads or [None]
     if 'torch' in arguments.engine and len(threads) > 1:
         parser.error('torch has one pool of threads per process: give one number to --threads')
@@ -110,13 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         variants = []
         for name, count in product(arguments.engine, threads):
             engine = stack.enter_context(open_engine(model, name, threads=count))
-            stages, left_out = _later_stages(engine.manifest.tasks)
+            stages, memory, left_out = _later_stages(engine.manifest.tasks, stack)
             label = name if count is None else f'{name}, {count} thread{"s" * (count > 1)}'
-            variants.append(Variant(label, engine, stages))
+            variants.append(Variant(label, engine, stages, memory))
         images = benchmark_images(model, width, height)
         steps = range(arguments.frames * len(variants))
-        bar = iter(track(steps, 'frames', console=console, transient=True))
-        benchmark(variants, images, arguments.frames, lambda: next(bar, None))
+        with progress_bar(transient=True) as bar:
+            ticks = iter(bar.track(steps, description='frames'))
+            benchmark(variants, images, arguments.frames, lambda: next(ticks, None))
     document = {
         'model': engine.manifest.name,
         'camera_size': [width, height],
@@ -135,41 +123,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _later_stages(tasks: Sequence[Task]) -> tuple[LaterStages, str]:
-    """Return the stages after the maps, and what is left out of them, or ''."""
+def _later_stages(tasks: Sequence[Task], stack: ExitStack) -> tuple[LaterStages, Memory, str]:
+    """Return the stages after the maps, where these lie, and what is left out, or ''."""
     try:
         import rclpy  # noqa: F401
     except ModuleNotFoundError:
         points = lru_cache(maxsize=1)(lambda shape: np.empty(shape, np.float32))
-        return cloud_stage(tasks, points), 'publish: rclpy is not installed'
-    return _message_stages(tasks), ''
+        return cloud_stage(tasks, points), new_memory, 'publish: rclpy is not installed'
+    return *_publishing(tasks, stack), ''
 
 
-def _message_stages(tasks: Sequence[Task]) -> LaterStages:
-    """Return the stages that build, fill and serialise every message of the perception node."""
-    from mtl_perception.ros.codec import camera_info_message, CloudMessage, image_message
-    from mtl_perception.ros.outputs import image_outputs
-    from rclpy.serialization import serialize_message
+def _publishing(tasks: Sequence[Task], stack: ExitStack) -> tuple[LaterStages, Memory]:
+    """Return the stages in which the perception node's own publishers get every output."""
+    from mtl_perception.ros.outputs import Outputs
+    from mtl_perception.ros.perception_parameters import CloudSettings
+    import rclpy
+    from rclpy.context import Context
     from std_msgs.msg import Header
 
-    outputs = [output for task in tasks for output in image_outputs(task)]
-    cloud = CloudMessage()
-    fuse = cloud_stage(tasks, cloud.points)
+    context = Context()
+    # A domain where nobody listens: messages are filled and serialised, and go no further.
+    rclpy.init(args=[], context=context, domain_id=_UNUSED_DOMAIN)
+    stack.callback(context.try_shutdown)
+    node = rclpy.create_node('benchmark', context=context, start_parameter_services=False)
+    stack.callback(node.destroy_node)
+    outputs = Outputs(node, tuple(tasks), lambda problem: None)
+    stack.callback(outputs.close)
+    everything = outputs.everything()
     header = Header(frame_id='benchmark')
-
-    def run(maps: PerceptionMaps) -> dict[str, float]:
-        stages = fuse(maps)
-        started = time.perf_counter()
-        for output in outputs:
-            if (values := output.values(maps)) is not None:
-                serialize_message(image_message(header, output.encoding, values))
-        if stages and maps.camera is not None:
-            serialize_message(camera_info_message(header, maps.camera))
-            cloud.message.header = header
-            serialize_message(cloud.message)
-        return {**stages, 'publish': (time.perf_counter() - started) * 1e3}
-
-    return run
+    settings = CloudSettings(stride=1, range_m=(0.0, math.inf), color_mode='camera')
+    return lambda maps: outputs.publish(header, maps, everything, settings), outputs.memory
 
 
 def _print(console: Console, document: dict[str, Any]) -> None:

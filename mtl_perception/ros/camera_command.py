@@ -7,15 +7,15 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-import re
 import threading
 from typing import Any
 
+from mtl_perception.calibration_file import load_calibration
+from mtl_perception.command_line import size
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.ros.arguments import split_ros_arguments
 from mtl_perception.ros.errors import RosError
 from mtl_perception.ros.sources import KINDS, open_source, SourceOptions
-from mtl_perception.ros.sources.calibration import load_calibration
 
 _EXAMPLE = """sources:
   rooms         rendered rooms with ground truth (endless)
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument(
-        '--size', type=_size, metavar='WxH',
+        '--size', type=size, metavar='WxH',
         help='size of the published image, for example 640x480; camera_info is scaled with it',
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=1, help='which rooms are rendered')
@@ -194,11 +194,3 @@ def _field_of_view(text: str) -> float:
         msg = f'{text} is not between 0 and 180 degrees'
         raise argparse.ArgumentTypeError(msg)
     return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', text)
-    if match is None:
-        msg = f'{text!r} is not a size such as 640x480'
-        raise argparse.ArgumentTypeError(msg)
-    return int(match[1]), int(match[2])

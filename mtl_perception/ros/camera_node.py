@@ -17,11 +17,11 @@ import time
 from typing import Any
 
 from mtl_perception.camera import CameraModel
+from mtl_perception.output_topics import image_outputs
 from mtl_perception.ros import qos
 from mtl_perception.ros.codec import camera_info_message, image_message
 from mtl_perception.ros.delivery import wait_for_delivery, wait_for_subscribers
 from mtl_perception.ros.odometry import odometry_message
-from mtl_perception.ros.outputs import image_outputs
 from mtl_perception.ros.parameters import declare_parameters, ParameterSpec
 from mtl_perception.tasks import standard_tasks
 from mtl_perception.values import Array, PerceptionMaps, Sample, UNLABELLED

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from array import array
+import math
 import re
 import sys
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from mtl_perception.image_codec import (
     ImageCodecError,
     to_rgb,
 )
+from mtl_perception.output_topics import Pinhole
 import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
@@ -140,6 +142,29 @@ def image_message(header: Header, encoding: str, values: npt.NDArray[Any]) -> Im
     return message
 
 
+class ImageMessage:
+    """An Image whose bytes are written in place, frame after frame; see `CloudMessage`."""
+
+    def __init__(self, encoding: str) -> None:
+        self.message = Image(encoding=encoding, is_bigendian=int(_IS_BIGENDIAN))
+        self._pixels = np.empty(0, np.uint8)
+
+    def pixels(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return the message's own buffer as (h, w) or (h, w, c), to be filled."""
+        if self._pixels.shape != shape or self._pixels.dtype != dtype:
+            row = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+            self.message.data = array('B', bytes(shape[0] * row))
+            self.message.height, self.message.width = shape[:2]
+            self.message.step = row
+            self._pixels = np.frombuffer(self.message.data, dtype).reshape(shape)
+        return self._pixels
+
+    def fill(self, values: npt.NDArray[Any]) -> None:
+        """Take over an image, unless it was written into `pixels` to begin with."""
+        if values is not self._pixels:
+            np.copyto(self.pixels(values.shape, values.dtype), values)
+
+
 class CloudMessage:
     """
     A PointCloud2 whose bytes are written in place, frame after frame.
@@ -173,11 +198,9 @@ def camera_info_message(header: Header, camera: CameraModel) -> CameraInfo:
     message = CameraInfo()
     message.header = header
     message.width, message.height = camera.width, camera.height
-    message.distortion_model = 'plumb_bob'
-    message.d = [0.0] * 5
-    # Fields that are checked (Humble) take no whole numbers for floats.
-    fx, fy, cx, cy = (float(value) for value in (camera.fx, camera.fy, camera.cx, camera.cy))
-    message.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
-    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    pinhole = Pinhole.of(camera)
+    message.distortion_model = pinhole.distortion_model
+    message.d, message.k, message.r, message.p = (
+        list(values) for values in (pinhole.d, pinhole.k, pinhole.r, pinhole.p)
+    )
     return message

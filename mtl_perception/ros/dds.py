@@ -16,6 +16,8 @@ PROFILE_VARIABLE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 # What Fast DDS 2.6 and 2.10 read; newer ones call it deprecated, so only one name is set.
 OLD_PROFILE_VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE'
 _OLD_DISTRIBUTIONS = ('humble', 'iron')
+_REACH_VARIABLE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+_OLD_REACH_VARIABLE = 'ROS_LOCALHOST_ONLY'
 
 _SHARED_MEMORY = Path('/dev/shm')
 # Five processes (camera, perception, viewer, recorder, one more) of 64 MiB and their overhead.
@@ -48,6 +50,20 @@ def config_file(name: str) -> Path:
         'its data files (colcon build, or pip install)'
     )
     raise RosError(msg)
+
+
+def stay_on_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
+    """
+    Keep the processes of `environment` from being heard by other machines, unless it says how far.
+
+    Call it before `rclpy.init`. Humble and Iron know another variable than their successors.
+    """
+    if environment.get(_OLD_REACH_VARIABLE) or environment.get(_REACH_VARIABLE):
+        return
+    if environment.get('ROS_DISTRO') in _OLD_DISTRIBUTIONS:
+        environment[_OLD_REACH_VARIABLE] = '1'
+    else:
+        environment[_REACH_VARIABLE] = 'LOCALHOST'
 
 
 def choose_profile() -> Path:

@@ -11,7 +11,8 @@ from rclpy.duration import Duration
 
 # A publisher knows its subscriber a little before the subscriber knows the publisher; what is
 # sent in between is lost to a best-effort subscriber.
-_SETTLE_S = 0.5
+_SETTLE_S = 1.0
+_LONGEST_SETTLE_S = 5.0
 _POLL_S = 0.05
 
 
@@ -19,15 +20,22 @@ def wait_for_subscribers(publishers: Sequence[Any], limit_s: float, context: Any
     """
     Wait until one of `publishers` has a subscriber, at most `limit_s` seconds.
 
-    Returns whether there is one; False as well when the context is shut down meanwhile.
+    Then goes on waiting, a few seconds at most, while more are found: the topics of one listener
+    are discovered one after the other. Returns whether there is a subscriber; False as well when
+    the context is shut down meanwhile.
     """
     deadline = time.monotonic() + limit_s
+    found = 0
+    changed = time.monotonic()
     while context.ok():
-        if any(publisher.get_subscription_count() for publisher in publishers):
-            time.sleep(_SETTLE_S)
-            return True
-        if time.monotonic() >= deadline:
-            return False
+        now = time.monotonic()
+        count = sum(publisher.get_subscription_count() for publisher in publishers)
+        if count != found:
+            if not found:
+                deadline = now + _LONGEST_SETTLE_S
+            found, changed = count, now
+        if now >= deadline or (found and now - changed >= _SETTLE_S):
+            return found > 0
         time.sleep(_POLL_S)
     return False
 

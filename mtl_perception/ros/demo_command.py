@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 import json
-import os
 from pathlib import Path
 import shlex
-import signal
 import subprocess
-import sys
 import time
 from typing import Any
 
 from mtl_perception.files import atomic_write
+from mtl_perception.ros.child import child
 from mtl_perception.ros.errors import RosError
 
 _START_LIMIT_S = 120.0
@@ -64,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.headless and arguments.duration is None:
         arguments.duration = 20.0
     # What runs here stays here: a robot on the same network must not see the demo's topics.
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    from mtl_perception.ros.dds import use_large_message_profile
+    from mtl_perception.ros.dds import stay_on_this_machine, use_large_message_profile
 
+    stay_on_this_machine()
     use_large_message_profile()
     return _run(arguments)
 
@@ -86,8 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
         stack.callback(rclpy.try_shutdown)
         node = rclpy.create_node('mtl_perception_demo')
         children = [
-            stack.enter_context(_child('camera', _camera_arguments(arguments))),
-            stack.enter_context(_child('live', _live_arguments(arguments))),
+            ('camera', stack.enter_context(child('camera', _camera_arguments(arguments)))),
+            ('live', stack.enter_context(child('live', _live_arguments(arguments)))),
         ]
         from mtl_perception.ros.observer import Observer
 
@@ -118,21 +116,6 @@ def _live_arguments(arguments: argparse.Namespace) -> list[str]:
         '-r', f'image:={CAMERA_IMAGE}',
         '-r', f'camera_info:={CAMERA_IMAGE.rpartition("/")[0]}/camera_info',
     ]
-
-
-@contextmanager
-def _child(name: str, arguments: list[str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run one command of ours in its own process and end it on the way out."""
-    process = subprocess.Popen([sys.executable, '-m', 'mtl_perception', name, *arguments])
-    try:
-        yield name, process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _watch(

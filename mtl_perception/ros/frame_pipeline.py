@@ -9,6 +9,7 @@ import time
 from typing import Any, Protocol
 
 from mtl_perception.camera import CameraModel
+from mtl_perception.inference.perceiver import Memory, new_memory
 from mtl_perception.ros.camera_infos import CameraInfos
 from mtl_perception.ros.codec import rgb_from_compressed, rgb_from_image
 from mtl_perception.ros.diagnostics import FrameTimings
@@ -21,8 +22,10 @@ from sensor_msgs.msg import CompressedImage
 class PerceivesFrames(Protocol):
     """What the pipeline needs of a `mtl_perception.inference.Perceiver`."""
 
-    def perceive(self, frame: Frame, wanted: frozenset[str] | None = None) -> PerceptionMaps:
-        """Return the maps of one frame, those in `wanted` only."""
+    def perceive(
+        self, frame: Frame, wanted: frozenset[str] | None = None, memory: Memory = new_memory
+    ) -> PerceptionMaps:
+        """Return the maps of one frame, those in `wanted` only, in arrays from `memory`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class FramePipeline:
         if not wanted:
             return
         frame = Frame(image, stamp.sec * 10**9 + stamp.nanosec, message.header.frame_id, camera)
-        maps = self._perceiver.perceive(frame, wanted.needs)
+        maps = self._perceiver.perceive(frame, wanted.needs, self._outputs.memory)
         published = self._outputs.publish(message.header, maps, wanted, self._settings())
         self._timings.add(
             {

@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mtl_perception.output_topics import class_names, label_names
 from mtl_perception.ros import qos
 from mtl_perception.tasks import Task
-from mtl_perception.values import UNLABELLED
 from rclpy.node import Node
 from std_msgs.msg import Header, String
 
@@ -16,14 +16,6 @@ try:
     from vision_msgs.msg import LabelInfo, VisionClass
 except ImportError:  # not installed, or older than LabelInfo
     LabelInfo = None
-
-UNLABELLED_NAME = 'unlabelled'
-
-
-def class_names(task: Task) -> dict[int, str]:
-    """Return name by label value, 255 (unlabelled) included."""
-    names = () if task.label_set is None else task.label_set.names
-    return {**dict(enumerate(names)), UNLABELLED: UNLABELLED_NAME}
 
 
 def label_info_message(task: Task, header: Header) -> Any:
@@ -40,14 +32,7 @@ def label_info_message(task: Task, header: Header) -> Any:
 
 def label_names_message(task: Task) -> String:
     """Return the same as JSON, and the colours, for machines without vision_msgs."""
-    content = {
-        'class_map': [
-            {'class_id': number, 'class_name': name} for number, name in class_names(task).items()
-        ],
-        'threshold': 0.0,
-        'label_set': None if task.label_set is None else task.label_set.to_json(),
-    }
-    return String(data=json.dumps(content))
+    return String(data=json.dumps(label_names(task)))
 
 
 class LabelInfoPublisher:

@@ -8,31 +8,24 @@ from dataclasses import dataclass, field
 import time
 from typing import Any
 
-from mtl_perception.geometry.cloud import cloud_shape, fused_cloud
-from mtl_perception.manifest import confidence_name
+from mtl_perception.geometry.cloud import cloud_shape
+from mtl_perception.output_topics import (
+    camera_info_topics,
+    cloud_tasks,
+    CLOUD_TOPIC,
+    image_outputs,
+    ImageOutput,
+    output_cloud,
+)
 from mtl_perception.ros import qos
-from mtl_perception.ros.codec import camera_info_message, CloudMessage, image_message
+from mtl_perception.ros.codec import camera_info_message, CloudMessage, ImageMessage
 from mtl_perception.ros.perception_parameters import CloudSettings
 from mtl_perception.tasks import Task
 from mtl_perception.values import PerceptionMaps
-import numpy as np
 import numpy.typing as npt
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
-
-CLOUD_TOPIC = 'points'
-_CLOUD_KINDS = ('depth', 'normals', 'semantic')
-
-
-@dataclass(frozen=True)
-class ImageOutput:
-    """An image made of one output of the network; `values` gives None when it is absent."""
-
-    topic: str
-    encoding: str
-    needs: str  # output name of the network
-    values: Callable[[PerceptionMaps], npt.NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -46,36 +39,6 @@ class Wanted:
 
     def __bool__(self) -> bool:
         return bool(self.images or self.camera_infos or self.cloud)
-
-
-def image_outputs(task: Task) -> tuple[ImageOutput, ...]:
-    """Return the images of a task; their topics begin with its name."""
-    name = task.name
-
-    def finished(maps: PerceptionMaps) -> npt.NDArray[Any] | None:
-        return maps.maps.get(name)
-
-    def coloured(maps: PerceptionMaps) -> npt.NDArray[Any] | None:
-        values = maps.maps.get(name)
-        return None if values is None else task.colourise(values)
-
-    if task.label_set is not None:
-        return (
-            ImageOutput(f'{name}/image_raw', 'mono8', name, finished),
-            ImageOutput(
-                f'{name}/confidence', '32FC1', confidence_name(task),
-                lambda maps: maps.confidence.get(name),
-            ),
-            ImageOutput(f'{name}_color/image_raw', 'rgb8', name, coloured),
-        )  # fmt: skip
-    if task.kind == 'depth':
-        return (ImageOutput(f'{name}/image_rect', '32FC1', name, finished),)
-    if task.kind == 'normals':
-        return (
-            ImageOutput(f'{name}/image_raw', '32FC3', name, finished),
-            ImageOutput(f'{name}_color/image_raw', 'rgb8', name, coloured),
-        )
-    return (ImageOutput(f'{name}/image_raw', 'mono8', name, finished),)
 
 
 class Outputs:
@@ -95,20 +58,29 @@ class Outputs:
             for output in image_outputs(task)
         ]
         self._camera_infos = [
-            (f'{task.name}/camera_info', self._publisher(CameraInfo, f'{task.name}/camera_info'))
-            for task in tasks
-            if task.kind == 'depth'
+            (topic, self._publisher(CameraInfo, topic)) for topic in camera_info_topics(tasks)
         ]
-        first = {task.kind: task for task in reversed(tasks)}
-        self._cloud_tasks = {kind: first[kind] for kind in _CLOUD_KINDS if kind in first}
+        self._cloud_tasks = cloud_tasks(tasks)
         self._cloud = None
-        if 'depth' in self._cloud_tasks:
+        if self._cloud_tasks:
             self._cloud = self._publisher(PointCloud2, CLOUD_TOPIC)
         self._cloud_message = CloudMessage()
+        self._messages = {
+            output.topic: ImageMessage(output.encoding) for output, _ in self._images
+        }
+        self._memories = {output.needs: output.topic for output, _ in reversed(self._images)}
 
     def _publisher(self, message_type: Any, topic: str) -> Any:
         return qos.create_publisher(
             self._node, message_type, topic, qos.output(), self._report
+        )
+
+    def everything(self) -> Wanted:
+        """Return all that can be wanted."""
+        return self._needing(
+            tuple(output for output, _ in self._images),
+            tuple(topic for topic, _ in self._camera_infos),
+            cloud=self._cloud is not None,
         )
 
     def wanted(self) -> Wanted:
@@ -120,10 +92,21 @@ class Outputs:
             topic for topic, publisher in self._camera_infos if publisher.get_subscription_count()
         )
         cloud = self._cloud is not None and self._cloud.get_subscription_count() > 0
+        return self._needing(images, infos, cloud=cloud)
+
+    def _needing(
+        self, images: tuple[ImageOutput, ...], infos: tuple[str, ...], *, cloud: bool
+    ) -> Wanted:
         needs = {output.needs for output in images}
         if cloud:
             needs.update(task.name for task in self._cloud_tasks.values())
         return Wanted(images, infos, cloud, frozenset(needs))
+
+    def memory(
+        self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike
+    ) -> npt.NDArray[Any]:
+        """Return where the network's output `name` goes out from: `perceive` may fill it there."""
+        return self._messages[self._memories[name]].pixels(shape, dtype)
 
     def publish(
         self, header: Header, maps: PerceptionMaps, wanted: Wanted, settings: CloudSettings
@@ -132,7 +115,10 @@ class Outputs:
         started = time.perf_counter()
         for output, publisher in self._images:
             if output in wanted.images and (values := output.values(maps)) is not None:
-                publisher.publish(image_message(header, output.encoding, values))
+                image = self._messages[output.topic]
+                image.fill(values)
+                image.message.header = header
+                publisher.publish(image.message)
         for topic, publisher in self._camera_infos:
             if topic in wanted.camera_infos and maps.camera is not None:
                 publisher.publish(camera_info_message(header, maps.camera))
@@ -148,19 +134,12 @@ class Outputs:
 
     def _build_cloud(self, maps: PerceptionMaps, settings: CloudSettings) -> None:
         assert maps.camera is not None
-        semantic = self._cloud_tasks.get('semantic')
-        palette: npt.NDArray[np.uint8] | None = None
-        if semantic is not None and semantic.label_set is not None:
-            palette = semantic.label_set.palette
-        fused_cloud(
-            {kind: maps.maps[task.name] for kind, task in self._cloud_tasks.items()},
-            maps.image,
-            maps.camera,
+        output_cloud(
+            self._cloud_tasks,
+            maps,
             stride=settings.stride,
             range_m=settings.range_m,
-            # A model without labels has no class colours to give.
-            color_mode='camera' if palette is None else settings.color_mode,
-            label_colours=palette,
+            color_mode=settings.color_mode,
             out=self._cloud_message.points(cloud_shape(maps.camera, settings.stride)),
         )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtl_perception.geometry.cloud import COLOR_MODES
-from mtl_perception.inference.engine import AUTO, ENGINES, PRECISIONS
+from mtl_perception.inference.engine import ENGINE_NAMES, PRECISIONS
 from mtl_perception.inference.serving import BUILD_MODES
 from mtl_perception.ros.parameters import declare_parameters, ParameterSpec, Value
 from rclpy.node import Node
@@ -22,7 +22,7 @@ PARAMETERS = (
         'engine',
         'onnxruntime',
         'What runs the network; auto takes the best that can run here.',
-        choices=(AUTO, *ENGINES),
+        choices=ENGINE_NAMES,
         read_only=True,
     ),
     ParameterSpec(

@@ -131,11 +131,24 @@ def main() -> None:
         node.create_subscription(kind, topic, keep, QoSProfile(depth=5), raw=True)
     infos: list[CameraInfo] = []
     node.create_subscription(CameraInfo, camera_info_topic, infos.append, 10)
-    names: list[str] = []
+    classes: list[list[str]] = []
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    node.create_subscription(
-        String, 'semantic/label_names', lambda message: names.append(message.data), latched
-    )
+    try:
+        from vision_msgs.msg import LabelInfo
+    except ModuleNotFoundError:
+        node.create_subscription(
+            String, 'semantic/label_names',
+            lambda message: classes.append(
+                [entry['class_name'] for entry in json.loads(message.data)['class_map']]
+            ),
+            latched,
+        )
+    else:
+        node.create_subscription(
+            LabelInfo, 'semantic/label_info',
+            lambda message: classes.append([entry.class_name for entry in message.class_map]),
+            latched,
+        )
     print('listening', flush=True)
     deadline = time.monotonic() + seconds
     complete: set[str] = set()
@@ -153,7 +166,7 @@ def main() -> None:
         'frames': len(complete),
         'valid_points': valid,
         'headers': {topic: sorted(messages) for topic, messages in raw.items()},
-        'classes': [entry['class_name'] for entry in json.loads(names[0])['class_map']],
+        'classes': classes[0],
     }
     print('report', json.dumps(report), flush=True)
     rclpy.try_shutdown()

@@ -21,6 +21,7 @@ from mtl_perception.ros.codec import (
     camera_info_message,
     CloudMessage,
     image_message,
+    ImageMessage,
     rgb_from_compressed,
     rgb_from_image,
 )
@@ -261,3 +262,22 @@ def test_the_camera_info_of_a_rectified_image_reads_back_as_its_camera() -> None
     assert model.is_rectified
     assert model.rectified() == camera
     assert list(received.d) == [0.0] * 5
+
+
+def test_an_image_message_is_filled_in_place_and_again() -> None:
+    """Pixels written into it, or taken over, are its bytes; another size starts afresh."""
+    kept = ImageMessage('32FC3')
+    pixels = kept.pixels((2, 3, 3), np.float32)
+    pixels[...] = np.arange(18).reshape(2, 3, 3)
+    kept.fill(pixels)
+    message = kept.message
+    assert (message.height, message.width, message.step) == (2, 3, 36)
+    assert message.encoding == '32FC3'
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32), np.arange(18))
+    other = np.full((2, 3, 3), 7, np.float32)
+    kept.fill(other)
+    assert kept.pixels((2, 3, 3), np.float32) is pixels
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32), 7)
+    kept.fill(np.ones((4, 1, 3), np.float32)[::2])
+    assert (message.height, message.width, message.step) == (2, 1, 12)
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32), 1)

@@ -185,6 +185,7 @@ def check_node(node: Node) -> None:
     names = {
         'live': {'image', 'camera_info'},
         'camera': {IMAGE_TOPIC, CAMERA_INFO_TOPIC},
+        'replay': set(),
     }[node.executable]
     assert {source for source, _ in node.remappings} <= names
     for entry in node.parameters:
@@ -314,6 +315,34 @@ class TestLaunchFiles:
         assert [type(action) for action in timer.actions] == [Shutdown]
         # The bag's own stamps: the player has no clock to follow.
         assert not found['camera'].parameters
+
+    def test_replay_with_out_is_the_live_replay_of_the_same_model(
+        self, bag: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip('torch')
+        from mtl_perception.evaluation import replay_command
+        from mtl_perception.ros.replay_command import main
+
+        given: dict[str, str] = {'bag': str(bag), 'model': '/b', 'out': '/results'}
+        found = nodes(launched(REPLAY, **given, step='true', namespace='robot'))
+        assert set(found) == {'live', 'replay'}
+        for node in found.values():
+            check_node(node)
+            assert node.namespace == 'robot'
+        calls: list[Any] = []
+        monkeypatch.setattr(replay_command, 'main', lambda *given: calls.append(given) or 0)
+        assert main(found['replay'].command()) == 0
+        ((own, open_live),) = calls
+        assert own == [
+            str(bag), '--live', '--attach', '--out', '/results', '--step', '--model', '/b'
+        ]  # fmt: skip
+        assert '__ns:=/robot' in open_live.args[0]
+        (timer,) = found['replay'].on_exit
+        assert [type(action) for action in timer.actions] == [Shutdown]
+        arguments = nodes(launched(REPLAY, **given, rate='0.5'))['replay'].arguments
+        assert arguments[5:7] == ['--rate', '0.5']
+        with pytest.raises(MtlPerceptionError, match='loop:=true has no end'):
+            launched(REPLAY, **given, loop='true')
 
     def test_replay_takes_the_topics_it_is_given(self, bag: Path) -> None:
         with pytest.raises(MtlPerceptionError, match='the bag has no such topic'):

@@ -15,8 +15,9 @@ import yaml
 
 pytest.importorskip('rclpy')
 from mtl_perception.geometry.cloud import CLOUD_FIELDS
+from mtl_perception.output_topics import CLOUD_TOPIC, image_outputs
 from mtl_perception.ros.camera_node import CameraNode, PARAMETERS
-from mtl_perception.ros.outputs import CLOUD_TOPIC, image_outputs, Outputs
+from mtl_perception.ros.outputs import Outputs
 import rclpy
 
 pytestmark = pytest.mark.ros

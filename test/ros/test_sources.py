@@ -14,12 +14,13 @@ import xml.etree.ElementTree as ElementTree
 import cv2
 from hypothesis import given
 from hypothesis import strategies as st
+from mtl_perception.calibration_file import load_calibration
+from mtl_perception.camera import CameraError
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.ros import dds
 from mtl_perception.ros.arguments import split_ros_arguments
 from mtl_perception.ros.errors import RosError
 from mtl_perception.ros.sources import open_source, SourceOptions
-from mtl_perception.ros.sources.calibration import load_calibration
 import mtl_perception.ros.sources.device as device_module
 from mtl_perception.ros.sources.device import DeviceSource
 import numpy as np
@@ -168,7 +169,7 @@ def test_a_calibration_that_cannot_be_used_is_refused(
 ) -> None:
     file = tmp_path / 'camera.yaml'
     file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    with pytest.raises(RosError, match=complaint) as caught:
+    with pytest.raises(CameraError, match=complaint) as caught:
         load_calibration(file)
     assert str(file) in str(caught.value)
 
@@ -294,3 +295,14 @@ def test_quaternions_are_those_of_scipy(seed: int) -> None:
         np.testing.assert_allclose(quaternion(rotation.as_matrix()), expected, atol=1e-9)
 
 
+
+
+def test_what_stays_on_this_machine_says_so_in_each_distributions_words() -> None:
+    """Humble knows ROS_LOCALHOST_ONLY, later ones the discovery range; a choice made stays."""
+    humble, later = {'ROS_DISTRO': 'humble'}, {'ROS_DISTRO': 'kilted'}
+    open_range = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}
+    for environment in (humble, later, open_range):
+        dds.stay_on_this_machine(environment)
+    assert humble['ROS_LOCALHOST_ONLY'] == '1'
+    assert later['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    assert open_range == {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'SUBNET'}
