@@ -24,7 +24,8 @@ lint: $(VENV)/.test
 
 # Everything, the full matrix of systems and backbones included; hours on two cores.
 matrix: $(VENV)/.test
-	$(RUN) -m pytest -m 'not gpu' $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not gpu' --junitxml=matrix.xml $(PYTEST_ARGS)
+	$(RUN) test/networks/matrix_table.py matrix.xml
 
 # The parts that run on a robot, with the oldest libraries that pip still offers: Jazzy's rclpy,
 # NumPy 1 and OpenCV 4. Stands in for Humble on JetPack 6.
@@ -48,7 +49,7 @@ $(VENV)/.demo: setup.py | $(VENV)/bin/python
 
 $(VENV)/.test: setup.py | $(VENV)/bin/python
 	@echo 'Installing what training and the tests need (several GB, once) ...'
-	@$(PIP) -e '.[ros,cpu,openvino,rooms,train,tensorrt-rtx,viewer,test]' || { \
+	@$(PIP) -e '.[ros,cpu,openvino,rooms,train,tensorrt-rtx,map,viewer,test]' || { \
 		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
 	@touch $@
 
