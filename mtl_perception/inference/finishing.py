@@ -10,6 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 
+# The widest vector register of a processor, in bytes.
+_ALIGNMENT = 64
+
+
+def _aligned(height: int, width: int) -> npt.NDArray[np.float32]:
+    """
+    Return an uninitialised float32 array (height, width) that begins at a register's boundary.
+
+    OpenCV computes what lies before and after whole registers one by one, and rounds it
+    differently: with memory that begins anywhere, two runs would differ in the last digit.
+    """
+    size = height * width * np.dtype(np.float32).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return memory[begin : begin + size].view(np.float32).reshape(height, width)
+
+
 class MapFinisher:
     """
     Enlarges maps of one geometry (shrinks them where the camera is smaller than the network).
@@ -22,7 +39,7 @@ class MapFinisher:
     def __init__(self, geometry: FittedGeometry) -> None:
         self.geometry = geometry
         height, width = geometry.camera_size
-        self._planes = [np.empty((height, width), np.float32) for _ in range(4)]
+        self._planes = [_aligned(height, width) for _ in range(4)]
 
     def labels(
         self, labels: npt.NDArray[Any], step: int = 1, out: npt.NDArray[Any] | None = None

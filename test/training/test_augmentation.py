@@ -57,8 +57,9 @@ def test_back_projected_depth_has_the_augmented_normals(box_frame, seed):
     assert (result.camera.height, result.camera.width) == (96, 128)
     angles = _surface_angles(result)
     if angles.size > 50:
-        # Nearest-pixel sampling moves depth by up to half a pixel: a few degrees of noise.
-        assert np.median(angles) < 4.0
+        # Nearest-pixel sampling moves depth by up to half a pixel: a few degrees of noise, and
+        # twice that where the frame was turned before it was zoomed.
+        assert np.median(angles) < (7.0 if seed % 2 else 3.5)
         assert np.mean(angles < 12.0) > 0.9
 
 
