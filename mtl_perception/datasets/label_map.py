@@ -9,7 +9,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.errors import DatasetError, LabelRangeError
 from mtl_perception.tasks import LabelSet, load_label_set
 from mtl_perception.values import Array, UNLABELLED
 import numpy as np
@@ -38,7 +38,7 @@ class LabelMap:
 
         Raises
         ------
-        DatasetError
+        LabelRangeError
             If a number is not one that the dataset defines: the file is not what it should be.
 
         """
@@ -53,7 +53,7 @@ class LabelMap:
                 f'{where}: holds {kind} {", ".join(map(str, value))} in {int(wrong.sum())} '
                 'pixels, which the dataset does not define'
             )
-            raise DatasetError(msg)
+            raise LabelRangeError(msg)
         return labels
 
 

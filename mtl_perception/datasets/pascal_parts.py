@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.errors import DatasetError, LabelRangeError
 from mtl_perception.datasets.label_map import load_table
 from mtl_perception.tasks import LabelSet, load_label_set
 from mtl_perception.values import UNLABELLED
@@ -64,7 +64,7 @@ def read_human_parts(path: Path) -> npt.NDArray[np.uint8] | None:
     Raises
     ------
     DatasetError
-        If the file is damaged or names a part that is unknown.
+        If the file is damaged, or, as `LabelRangeError`, if it names a part that is unknown.
 
     """
     category, _, classes = _table()
@@ -84,7 +84,7 @@ def read_human_parts(path: Path) -> npt.NDArray[np.uint8] | None:
             name = str(part.part_name)
             if name not in classes:
                 msg = f'{path}: a person has a part {name!r}; known are {", ".join(classes)}'
-                raise DatasetError(msg)
+                raise LabelRangeError(msg)
             target[np.asarray(part.mask) != 0] = classes[name]
     if target is None:
         return None

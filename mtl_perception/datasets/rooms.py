@@ -20,15 +20,17 @@ degrees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import cv2
-from mtl_perception.camera import CameraModel
+from mtl_perception.camera import CameraError, CameraModel
 from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.images import read_rgb, read_stored
 from mtl_perception.tasks import Task
 from mtl_perception.values import Sample
 import numpy as np
@@ -40,6 +42,7 @@ DEPTH_STEP_M = 0.00025
 _NORMAL_SCALE = 32767.0
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+_REMEDY = 'delete the folder of its world and resume rendering, or copy it again'
 
 
 def _encode_depth(depth: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
@@ -62,7 +65,7 @@ def _encode_normals(normals: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
 
 
 def _decode_normals(stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    normals = (stored[..., ::-1].astype(np.float32) - 32768) / np.float32(_NORMAL_SCALE)
+    normals = (stored.astype(np.float32) - 32768) / np.float32(_NORMAL_SCALE)
     invalid = (stored == 0).all(axis=-1)
     length = np.sqrt(np.einsum('ijk,ijk->ij', normals, normals))
     normals /= np.maximum(length, np.float32(1e-6))[..., None]
@@ -124,8 +127,10 @@ def settings_of(
 
 @dataclass(frozen=True)
 class _Entry:
-    directory: Path
-    line: Mapping[str, Any]
+    stem: Path  # of its files, up to `_image.jpg` and the like
+    name: str
+    camera: CameraModel
+    pose: npt.NDArray[np.float64]
 
 
 class RoomsDataset:
@@ -135,7 +140,8 @@ class RoomsDataset:
     Raises
     ------
     DatasetError
-        If the folder is absent, empty, of a newer format, or a file of it is damaged.
+        When opened: if the folder is absent, empty, of a newer format, or lacks a file of a frame
+        that it lists. When indexed: if a file is cut short or otherwise damaged.
 
     """
 
@@ -157,13 +163,13 @@ class RoomsDataset:
         self.settings: Mapping[str, Any] = settings
         self.tasks = _read_tasks(self.directory / 'tasks.yaml')
         self._entries: list[_Entry] = []
-        for lines in sorted(self.directory.glob('worlds/*/frames.jsonl')):
-            for text in lines.read_text().splitlines():
-                self._entries.append(_Entry(lines.parent, _read_json(lines, text)))
+        # A world that is being rendered has a name with a dot and is not there yet.
+        for world in sorted(self.directory.glob('worlds/[!.]*')):
+            if world.is_dir():
+                self._entries.extend(_entries(world, self.tasks))
         if not self._entries:
             raise DatasetError(f'{self.directory} holds no finished world; resume the rendering')
-        self.names = tuple(str(entry.line.get('name')) for entry in self._entries)
-        self.names = tuple(str(entry.line.get('name', '')) for entry in self._entries)
+        self.names = tuple(entry.name for entry in self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -172,19 +178,13 @@ class RoomsDataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f'frame {index} of {len(self)}')
         entry = self._entries[index]
-        try:
-            number, name = int(entry.line['number']), str(entry.line['name'])
-            camera = CameraModel(**entry.line['camera'])
-            pose = np.array(entry.line['pose'], np.float64).reshape(4, 4)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f'{entry.directory}/frames.jsonl: bad line: {error!r}') from error
-        stem = entry.directory / f'{number:04d}'
-        image = cv2.cvtColor(_read(f'{stem}_image.jpg', cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        camera = entry.camera
+        image = _read(read_rgb, _image_file(entry.stem))
         shape = (camera.height, camera.width)
         targets = {}
         for task in self.tasks:
-            path = f'{stem}_{task.name}.png'
-            stored = _read(path, cv2.IMREAD_UNCHANGED)
+            path = _target_file(entry.stem, task)
+            stored = _read(read_stored, path)
             if stored.shape[:2] != shape or image.shape[:2] != shape:
                 raise DatasetError(
                     f'{path} or its image has not the size of its camera, '
@@ -192,14 +192,44 @@ class RoomsDataset:
                 )
             decode = _DECODE.get(task.name)
             targets[task.name] = stored if decode is None else decode(stored)
-        return Sample(image, targets, camera, name, pose)
+        return Sample(image, targets, camera, entry.name, entry.pose)
 
 
-def _read(path: str, mode: int) -> npt.NDArray[Any]:
-    image = cv2.imread(path, mode)
-    if image is None:
-        raise DatasetError(f'{path} is missing or damaged; delete its folder and resume rendering')
-    return np.asarray(image)
+def _image_file(stem: Path) -> Path:
+    return stem.with_name(f'{stem.name}_image.jpg')
+
+
+def _target_file(stem: Path, task: Task) -> Path:
+    return stem.with_name(f'{stem.name}_{task.name}.png')
+
+
+def _entries(world: Path, tasks: tuple[Task, ...]) -> list[_Entry]:
+    """Return the frames of a world, whose files are all there."""
+    lines = world / 'frames.jsonl'
+    there = frozenset(os.listdir(world))
+    if lines.name not in there:
+        raise DatasetError(f'{lines} is missing; {_REMEDY}')
+    entries = []
+    for text in lines.read_text().splitlines():
+        line = _read_json(lines, text)
+        try:
+            stem, name = world / f'{int(line["number"]):04d}', str(line['name'])
+            camera = CameraModel(**line['camera'])
+            pose = np.array(line['pose'], np.float64).reshape(4, 4)
+        except (KeyError, TypeError, ValueError, CameraError) as error:
+            raise DatasetError(f'{lines}: bad line: {error!r}; {_REMEDY}') from error
+        for file in (_image_file(stem), *(_target_file(stem, task) for task in tasks)):
+            if file.name not in there:
+                raise DatasetError(f'{file} is missing; {_REMEDY}')
+        entries.append(_Entry(stem, name, camera, pose))
+    return entries
+
+
+def _read(read: Callable[[Path], npt.NDArray[Any]], path: Path) -> npt.NDArray[Any]:
+    try:
+        return read(path)
+    except DatasetError as error:
+        raise DatasetError(f'{error}; {_REMEDY}') from error
 
 
 def _read_json(path: Path, text: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.errors import DatasetError, LabelRangeError
 from mtl_perception.tasks import LabelSet
 from mtl_perception.values import Array, UNLABELLED
 import numpy as np
@@ -86,7 +86,7 @@ def check_labels(labels: Array, label_set: LabelSet, where: str) -> npt.NDArray[
 
     Raises
     ------
-    DatasetError
+    LabelRangeError
         If one is neither a class of `label_set` nor 255.
 
     """
@@ -96,5 +96,5 @@ def check_labels(labels: Array, label_set: LabelSet, where: str) -> npt.NDArray[
             f'{where}: holds label {labels[wrong][0]}, but {label_set.name} has '
             f'{len(label_set)} classes (and 255 for unlabelled)'
         )
-        raise DatasetError(msg)
+        raise LabelRangeError(msg)
     return labels.astype(np.uint8)

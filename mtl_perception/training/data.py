@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.errors import DatasetError, LabelRangeError
 from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.training.augmentation import augment
 from mtl_perception.training.errors import TrainingError
@@ -123,7 +123,8 @@ class ValidationFrames(Dataset[Any]):
     """
     Frames as the live node fits them, with targets in metric units.
 
-    With `skips`, one that cannot be read is black and nowhere annotated: it scores nothing.
+    With `skips`, one that cannot be read is black and nowhere annotated: it scores nothing. One
+    whose labels are out of range is never skipped.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class ValidationFrames(Dataset[Any]):
         try:
             frame = self._frames[index]
         except DatasetError as error:
-            if not self._skips:
+            if not self._skips or isinstance(error, LabelRangeError):
                 raise
             black = torch.zeros((*size, 3), dtype=torch.uint8)
             return black, 1.0, {}, 'damaged', (str(error),)

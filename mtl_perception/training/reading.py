@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.errors import DatasetError, LabelRangeError
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.values import Sample
 
@@ -31,12 +31,16 @@ def next_readable(frames: Frames, index: int) -> tuple[Sample, tuple[str, ...]]:
     ------
     TrainingError
         If twenty frames in a row, or all there are, cannot be read.
+    LabelRangeError
+        If a frame holds labels that nobody defined: others will, and skipping would hide it.
 
     """
     damaged: list[str] = []
     for step in range(min(len(frames), LONGEST_GAP)):
         try:
             return frames[(index + step) % len(frames)], tuple(damaged)
+        except LabelRangeError:
+            raise
         except DatasetError as error:
             damaged.append(str(error))
     msg = (

@@ -158,31 +158,68 @@ def test_other_settings_are_refused(folder, tmp_path):
         write_dataset(tmp_path, 2, 1)
 
 
-@pytest.mark.parametrize('damage', ['image', 'missing', 'line', 'json', 'version', 'size', 'none'])
+@pytest.mark.parametrize('damage', ['image', 'size', 'cut_image', 'cut_target'])
 def test_damage_is_named(folder, tmp_path, damage):
     """Each broken file is named in the message."""
     copy = tmp_path / 'copy'
     shutil.copytree(folder, copy)
     world = copy / 'worlds/00000'
-    match = {'image': '0000_image', 'missing': '0000_depth', 'line': 'frames.jsonl',
-             'json': 'rooms.json', 'version': 'format_version', 'size': '0000_edges',
-             'none': 'no rooms dataset'}[damage]
+    match = {'image': '0000_image', 'size': '0000_edges',
+             'cut_image': r'0000_image\.jpg is cut short.*resume rendering',
+             'cut_target': r'0000_depth\.png is cut short'}[damage]
     if damage == 'image':
         (world / '0000_image.jpg').write_bytes(b'not a picture')
-    elif damage == 'missing':
-        (world / '0000_depth.png').unlink()
-    elif damage == 'line':
-        (world / 'frames.jsonl').write_text('{"name": "a"}\n')
-    elif damage == 'json':
-        (copy / 'rooms.json').write_text('{')
-    elif damage == 'version':
-        (copy / 'rooms.json').write_text('{"format_version": 99}')
     elif damage == 'size':
         cv2.imwrite(str(world / '0000_edges.png'), np.zeros((5, 5), np.uint8))
     else:
-        (copy / 'rooms.json').unlink()
+        file = world / ('0000_image.jpg' if damage == 'cut_image' else '0000_depth.png')
+        data = file.read_bytes()
+        file.write_bytes(data[:len(data) // 2])
+        if damage == 'cut_image':
+            # The trap: OpenCV returns a frame of full size and fills what is missing.
+            assert cv2.imread(str(file)).shape == (36, 48, 3)
+    dataset = RoomsDataset(copy)
     with pytest.raises(DatasetError, match=match):
-        RoomsDataset(copy)[0]
+        dataset[0]
+    assert dataset[1].name == dataset.names[1]
+
+
+@pytest.mark.parametrize(('lacks', 'match'), [
+    ('rooms.json', 'no rooms dataset'),
+    ('worlds/00001/0000_image.jpg', r'00001/0000_image\.jpg is missing'),
+    ('worlds/00000/0001_depth.png', r'00000/0001_depth\.png is missing; .*copy it again'),
+    ('worlds/00001/frames.jsonl', r'00001/frames\.jsonl is missing'),
+])
+def test_an_incomplete_folder_is_not_opened(folder, tmp_path, lacks, match):
+    """What a copy that stopped lacks is named before the first frame is read."""
+    copy = tmp_path / 'copy'
+    shutil.copytree(folder, copy)
+    (copy / lacks).unlink()
+    with pytest.raises(DatasetError, match=match):
+        RoomsDataset(copy)
+
+
+@pytest.mark.parametrize(('file', 'text', 'match'), [
+    ('worlds/00000/frames.jsonl', '{"name": "a"}', 'frames.jsonl: bad line'),
+    ('rooms.json', '{', 'rooms.json'),
+    ('rooms.json', '{"format_version": 99}', 'format_version'),
+])
+def test_a_broken_description_is_named(folder, tmp_path, file, text, match):
+    """The descriptions are read when the folder is opened."""
+    copy = tmp_path / 'copy'
+    shutil.copytree(folder, copy)
+    (copy / file).write_text(text)
+    with pytest.raises(DatasetError, match=match):
+        RoomsDataset(copy)
+
+
+def test_a_world_that_is_being_rendered_is_not_there_yet(folder, tmp_path):
+    """A folder that still grows can be read."""
+    copy = tmp_path / 'copy'
+    shutil.copytree(folder, copy)
+    (copy / 'worlds/.00002.abc').mkdir()
+    (copy / 'worlds/.00002.abc/frames.jsonl').write_text('{"name"')
+    assert len(RoomsDataset(copy)) == 3
 
 
 @pytest.mark.parametrize('arguments', [

@@ -9,6 +9,8 @@ import json
 import os
 
 from mtl_perception.datasets.errors import DatasetError
+from mtl_perception.datasets.label_map import make_label_map
+from mtl_perception.tasks import LabelSet
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.failures import told_plainly
 from mtl_perception.training.recipe import (
@@ -20,6 +22,7 @@ from mtl_perception.training.recipe import (
 )
 from mtl_perception.training.run import fit, train
 from mtl_perception.training.task_recipe import TaskRecipe
+import numpy as np
 import pytest
 import torch
 
@@ -38,15 +41,16 @@ RECIPE = Recipe(
 class Torn:
     """Frames of which one is damaged."""
 
-    def __init__(self, frames, damaged):
+    def __init__(self, frames, damaged, error=None):
         self._frames, self._damaged = frames, damaged
+        self._error = error or DatasetError('/data/images/1.jpg: no image')
 
     def __len__(self):
         return len(self._frames)
 
     def __getitem__(self, index):
         if index == self._damaged:
-            raise DatasetError(f'/data/images/{index}.jpg: no image')
+            raise self._error
         return self._frames[index]
 
 
@@ -65,6 +69,22 @@ def test_damaged_frames_are_skipped_named_once_and_counted(box_frames, tmp_path,
     # What was skipped before a resume is not forgotten.
     callbacks = torch.load(tmp_path / 'last.ckpt', weights_only=True)['callbacks']
     assert callbacks['DamagedFrames']['messages'] == ['/data/images/1.jpg: no image']
+
+
+@pytest.mark.parametrize('which', ['train', 'validation'])
+def test_labels_out_of_range_are_never_skipped(box_frames, tmp_path, which):
+    """What a file holds decides, not which error class the test makes up."""
+    label_set = LabelSet('two', ('a', 'b'), ((1, 1, 1), (2, 2, 2)))
+    labels = make_label_map(label_set, {'a': 0, 'b': 1}, {}, 'here')
+    with pytest.raises(DatasetError) as caught:
+        labels.apply(np.array([[0, 41]]), '/data/labels/1.png')
+    recipe = replace(RECIPE, data=replace(RECIPE.data, corrupt='skip'))
+    torn = Torn(box_frames[:3], 1, caught.value)
+    train_frames, held_out = (
+        (torn, box_frames[:1]) if which == 'train' else (box_frames[:3], torn)
+    )
+    with pytest.raises(DatasetError, match=r'^/data/labels/1\.png: holds label 41 in 1 pixels'):
+        fit(recipe, train_frames, held_out, tmp_path)
 
 
 def _checkpoint_steps(path):
