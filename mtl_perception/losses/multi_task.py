@@ -93,6 +93,7 @@ class MultiTaskLoss(nn.Module):
         auxiliary_at: str = 'label',
         scales: str = 'sum',
         balancing: str = 'fixed',
+        align_corners: bool = False,
     ) -> None:
         """
         Fix tasks, weights and losses.
@@ -104,6 +105,7 @@ class MultiTaskLoss(nn.Module):
         :param auxiliary_at: 'label' or 'prediction'
         :param scales: 'sum' or 'mean'
         :param balancing: 'fixed' or 'uncertainty'
+        :param align_corners: as `task_loss`
         :raises LossError: if a name is unknown or a weight is negative
         """
         super().__init__()
@@ -140,6 +142,7 @@ class MultiTaskLoss(nn.Module):
             msg = f'task weights must not be negative: {negative}'
             raise LossError(msg)
         self._auxiliary_at = auxiliary_at
+        self._align_corners = align_corners
 
     def forward(self, outputs: Outputs, targets: Mapping[str, Tensor]) -> MultiTaskLossValue:
         """
@@ -185,7 +188,10 @@ class MultiTaskLoss(nn.Module):
     def _task_value(self, name: str, raw: Tensor, target: Tensor | None) -> Tensor:
         if target is None:
             return raw.float().sum() * 0.0
-        return task_loss(self._tasks[name], raw, target, self._losses.get(name))
+        return task_loss(
+            self._tasks[name], raw, target, self._losses.get(name),
+            align_corners=self._align_corners,
+        )
 
     @staticmethod
     def _device(outputs: Outputs) -> str:

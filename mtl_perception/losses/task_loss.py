@@ -13,7 +13,7 @@ from mtl_perception.losses.depth import (
     depth_log_gradient_loss,
     depth_log_l1_loss,
 )
-from mtl_perception.losses.edges import edges_balanced_loss
+from mtl_perception.losses.edges import edges_balanced_loss, edges_balanced_mean_loss
 from mtl_perception.losses.normals import normals_cosine_loss, normals_l1_loss
 from mtl_perception.losses.saliency import saliency_balanced_loss
 from mtl_perception.losses.semantic import semantic_loss
@@ -38,6 +38,7 @@ LOSSES: Mapping[str, Mapping[str, LossFunction]] = {
         'balanced': edges_balanced_loss,
         # DeMT's weight of edge pixels on NYUD-v2.
         'balanced_0.8': partial(edges_balanced_loss, positive_weight=0.8),
+        'balanced_mean': edges_balanced_mean_loss,
     },
     'saliency': {'balanced': saliency_balanced_loss},
 }
@@ -71,16 +72,24 @@ def loss_for(task: Task, name: str | None = None) -> LossFunction:
     return choices[name]
 
 
-def task_loss(task: Task, raw: Tensor, target: Tensor, name: str | None = None) -> Tensor:
+def task_loss(
+    task: Task,
+    raw: Tensor,
+    target: Tensor,
+    name: str | None = None,
+    *,
+    align_corners: bool = False,
+) -> Tensor:
     """
     Compare raw maps with a target at the target's size.
 
-    The raw map is enlarged bilinearly (align_corners False) to the size of the target, in
-    single precision whatever the network ran in.
+    The raw map is enlarged bilinearly to the size of the target, in single precision whatever
+    the network ran in.
 
     :param raw: raw map (B, C, h, w) of `task`
     :param target: (B, H, W), for normals (B, 3, H, W)
     :param name: a name in LOSSES of the task's kind; None is the published loss
+    :param align_corners: of the enlargement: whether corner pixels meet by their centres
     :returns: scalar float32; zero, with a gradient, where nothing is annotated
     :raises LossError: if the target does not fit the raw map
     """
@@ -94,5 +103,7 @@ def task_loss(task: Task, raw: Tensor, target: Tensor, name: str | None = None) 
         raise LossError(msg)
     raw = raw.float()
     if raw.shape[-2:] != target.shape[-2:]:
-        raw = F.interpolate(raw, target.shape[-2:], mode='bilinear', align_corners=False)
+        raw = F.interpolate(
+            raw, target.shape[-2:], mode='bilinear', align_corners=align_corners
+        )
     return loss_for(task, name)(raw, target)

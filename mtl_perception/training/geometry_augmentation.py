@@ -11,7 +11,7 @@ import cv2
 from mtl_perception.camera import CameraModel
 from mtl_perception.tasks import Task
 from mtl_perception.training.errors import TrainingError
-from mtl_perception.training.recipe import AugmentationRecipe
+from mtl_perception.training.recipe import AugmentationRecipe, UNIFORM
 from mtl_perception.values import Sample, UNLABELLED
 import numpy as np
 import numpy.typing as npt
@@ -197,7 +197,7 @@ def random_window(
     generator: np.random.Generator,
 ) -> Sample:
     """
-    Zoom by the recipe's factor over the fitted size and cut a window at a random place.
+    Zoom by the recipe's factor over the fitted size and cut a window: centred, or anywhere.
 
     Factors below 1 leave borders, as a camera of another aspect does in the live node. Where
     the recipe limits the share of one class, windows are drawn until it is kept, ten at most.
@@ -206,11 +206,15 @@ def random_window(
     fit = min(size[0] / height, size[1] / width)
     if recipe.zoom_factors:
         factor = fit * float(generator.choice(recipe.zoom_factors))
+    elif recipe.zoom_law == UNIFORM:
+        factor = fit * generator.uniform(*recipe.zoom)
     else:
         low, high = recipe.zoom
         factor = fit * math.exp(generator.uniform(math.log(low), math.log(high)))
     resized = (max(1, round(height * factor)), max(1, round(width * factor)))
     spare_y, spare_x = resized[0] - size[0], resized[1] - size[1]
+    if recipe.centred:
+        return window(sample, tasks, resized, (spare_x // 2, spare_y // 2), size)
     for _ in range(_DRAWS):
         # Positive spare: the window moves in the frame. Negative: the frame moves in the window.
         y = int(generator.integers(min(0, spare_y), max(0, spare_y) + 1))

@@ -42,13 +42,15 @@ def make_optimiser(network: Network, loss: nn.Module, recipe: OptimiserRecipe) -
     """
     Return the optimiser of a network and of what its loss learns.
 
-    The backbone has its own rate, and only convolution and linear weights decay.
+    The backbone has its own rate. Only convolution and linear weights decay, or all of the
+    network's; what the loss learns never does.
     """
     backbone = {id(each) for each in network.encoder.backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in (*network.parameters(), *loss.parameters()):
-        key = (id(parameter) in backbone, parameter.ndim > 1)
+    for parameter in network.parameters():
+        key = (id(parameter) in backbone, recipe.decay_all or parameter.ndim > 1)
         groups.setdefault(key, []).append(parameter)
+    groups.setdefault((False, False), []).extend(loss.parameters())
     options = [
         {
             'params': parameters,
@@ -56,6 +58,7 @@ def make_optimiser(network: Network, loss: nn.Module, recipe: OptimiserRecipe) -
             'weight_decay': recipe.weight_decay if decays else 0.0,
         }
         for (is_backbone, decays), parameters in groups.items()
+        if parameters
     ]
     rate = recipe.learning_rate
     if recipe.name == 'sgd':
@@ -75,6 +78,7 @@ def make_loss(network: Network, recipe: Recipe) -> MultiTaskLoss:
         auxiliary_at=part.auxiliary_at,
         scales=part.scales,
         balancing=part.balancing,
+        align_corners=part.align_corners,
     )
 
 

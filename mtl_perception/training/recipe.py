@@ -10,6 +10,7 @@ from pathlib import Path
 import re
 from typing import Any
 
+from mtl_perception.manifest import IMAGENET_MEAN, IMAGENET_STD
 from mtl_perception.tasks import standard_tasks, Task, TaskError
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.parsing import parse, read_yaml
@@ -21,6 +22,7 @@ SCHEDULES = ('cosine', 'poly', 'step', 'constant')
 IMAGENET = 'imagenet'
 SKIP, FAIL = CORRUPT = ('skip', 'fail')
 LAST, BEST = KEPT = ('last', 'best')
+LOG_UNIFORM, UNIFORM = ZOOM_LAWS = ('log_uniform', 'uniform')
 _VARIABLE = re.compile(r'\$\{(\w+)\}')
 
 
@@ -47,6 +49,9 @@ class NetworkRecipe:
     # taken from the environment, or `default` for the one that is shipped.
     initial: str | None = None
     depth_range_m: tuple[float, float] = (0.2, 20.0)
+    # The network sees (RGB in 0..1 - mean) / std.
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
         both = self.pretrained is not None and self.initial is not None
@@ -56,6 +61,9 @@ class NetworkRecipe:
         _require(focal > 0, 'reference_focal_px', focal, 'should be positive')
         low, high = self.depth_range_m
         _require(0 < low < high, 'depth_range_m', (low, high), 'should rise from above 0')
+        inside = all(0 <= each <= 1 for each in self.mean)
+        _require(inside, 'mean', self.mean, 'should be between 0 and 1')
+        _require(min(self.std) > 0, 'std', self.std, 'should be positive')
 
 
 @dataclass(frozen=True)
@@ -81,8 +89,10 @@ class AugmentationRecipe:
     """How frames are varied; geometry stays true."""
 
     flip: float = 0.5  # probability of mirroring
-    zoom: tuple[float, float] = (1.0, 1.0)  # factors on the focal length, log-uniform
+    zoom: tuple[float, float] = (1.0, 1.0)  # factors on the focal length
+    zoom_law: str = LOG_UNIFORM  # of those factors: `log_uniform`, or `uniform`
     zoom_factors: tuple[float, ...] = ()  # one of these instead, each as likely
+    centred: bool = False  # windows share the frame's centre; else they lie anywhere in it
     rotation_deg: float = 0.0  # at most this far about the optical axis, either way
     largest_class: float = 1.0  # crops are drawn anew while a class fills more than this share
     photometric: float = 0.0  # 0 = none, 1 = strong
@@ -97,6 +107,10 @@ class AugmentationRecipe:
         _require(all(each > 0 for each in factors), 'zoom_factors', factors, 'should be positive')
         alone = not factors or self.zoom == (1.0, 1.0)
         _require(alone, 'zoom_factors', factors, 'replaces zoom; give one of them')
+        law = self.zoom_law
+        _require(law in ZOOM_LAWS, 'zoom_law', law, f'is not in {ZOOM_LAWS}')
+        anywhere = not self.centred or self.largest_class == 1
+        _require(anywhere, 'largest_class', self.largest_class, 'needs windows that move')
         angle, share = self.rotation_deg, self.largest_class
         _require(0 <= angle <= 90, 'rotation_deg', angle, 'should be between 0 and 90')
         _require(0 < share <= 1, 'largest_class', share, 'should be above 0 and at most 1')
@@ -120,6 +134,7 @@ class LossRecipe:
     auxiliary_at: str = 'label'
     scales: str = 'sum'
     balancing: str = 'fixed'
+    align_corners: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +157,8 @@ class OptimiserRecipe:
     power: float = 0.9
     epoch_steps: int = 1
     drop_at: int | None = None
-    weight_decay: float = 1e-2  # on convolution and linear weights only
+    weight_decay: float = 1e-2  # on convolution and linear weights
+    decay_all: bool = False  # on biases and norms as well
     warmup_steps: int = 0
     gradient_clip: float = 10.0  # global norm; 0 = none
     average_decay: float = 0.0  # of the exponential moving average; 0 = none

@@ -140,6 +140,8 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
         label_scale=1.0 if min(part.size) < 480 else 0.5,
         reference_focal_px=part.reference_focal_px,
         depth_range_m=part.depth_range_m,
+        mean=part.mean,
+        std=part.std,
         description=recipe.description,
         limitations=recipe.limitations,
     )

@@ -10,6 +10,7 @@ from mtl_perception.tasks import load_label_set, standard_tasks, Task
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 SEMANTIC, DEPTH, NORMALS, EDGES = standard_tasks('nyu13')
 RNG = np.random.default_rng(3)
@@ -103,6 +104,21 @@ def test_edges_weigh_positives_and_negatives():
     assert float(loss) == pytest.approx(np.mean(values), rel=1e-5)
 
 
+def test_edges_as_two_classes_with_weights():
+    """PyTorch's own weighted cross-entropy; at zero logits ln 2, whatever the weights."""
+    generator = torch.Generator().manual_seed(5)
+    raw = 3 * torch.randn(B, 1, H, W, generator=generator)
+    target = (torch.rand(B, H, W, generator=generator) < 0.2).to(torch.uint8)
+    target[1, 0] = 255
+    expected = F.cross_entropy(
+        torch.cat((torch.zeros_like(raw), raw), 1), target.long(),
+        weight=torch.tensor([0.05, 0.95]), ignore_index=255,
+    )
+    assert float(task_loss(EDGES, raw, target, 'balanced_mean')) == pytest.approx(float(expected))
+    flat = task_loss(EDGES, torch.zeros_like(raw), target, 'balanced_mean')
+    assert float(flat) == pytest.approx(math.log(2))
+
+
 def _nothing_annotated(task):
     if task.kind == 'depth':
         return torch.full((B, H, W), math.nan)
@@ -140,6 +156,14 @@ def test_raw_maps_are_enlarged_with_half_pixel_centres():
     target[..., :2] = math.nan
     target[..., -2:] = math.nan
     assert float(task_loss(DEPTH, ramp, target, 'log_l1')) == pytest.approx(0, abs=1e-5)
+
+
+def test_or_with_corners_that_meet():
+    # A ramp over four pixels to seven: corners stay, and each step is halved.
+    ramp = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 1, 3, 4)
+    target = torch.exp(torch.arange(7.0) / 2).expand(1, 3, 7)
+    assert float(task_loss(DEPTH, ramp, target, 'log_l1', align_corners=True)) < 1e-6
+    assert float(task_loss(DEPTH, ramp, target, 'log_l1')) > 0.05
 
 
 def test_bfloat16_maps_are_compared_in_single_precision():

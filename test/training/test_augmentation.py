@@ -161,6 +161,35 @@ def test_zoom_factors_are_the_only_ones_drawn(box_frame):
         AugmentationRecipe(zoom=(1.0, 2.0), zoom_factors=(1.0,))
 
 
+def test_the_law_of_the_zoom(box_frame):
+    """The median of U(0.5, 2) is 1.25, that of its logarithm 1."""
+    frame, drawn = box_frame(1, 192, 144, 160.0), {}
+    for law in ('uniform', 'log_uniform'):
+        recipe = AugmentationRecipe(zoom=(0.5, 2.0), zoom_law=law)
+        generator = np.random.default_rng(4)
+        drawn[law] = np.array([
+            random_window(frame, (), (72, 96), recipe, generator).camera.fx / 80
+            for _ in range(300)
+        ])
+        assert drawn[law].min() > 0.49
+        assert drawn[law].max() < 2.02
+    assert np.median(drawn['uniform']) == pytest.approx(1.25, abs=0.12)
+    assert np.median(drawn['log_uniform']) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_centred_window_keeps_the_centre(box_frame):
+    frame = box_frame(1)
+    centre = np.array([(96 - 1) / 2, (72 - 1) / 2])
+    offset = np.array([frame.camera.cx, frame.camera.cy]) - centre
+    for factor in (0.75, 1.0, 1.25, 1.5):
+        recipe = AugmentationRecipe(zoom_factors=(factor,), centred=True)
+        camera = random_window(frame, TASKS, (72, 96), recipe, np.random.default_rng(0)).camera
+        moved = np.array([camera.cx, camera.cy]) - centre
+        np.testing.assert_allclose(moved, factor * offset, atol=1.0)
+    with pytest.raises(TrainingError, match='needs windows that move'):
+        AugmentationRecipe(centred=True, largest_class=0.75)
+
+
 def test_a_crop_that_one_class_fills_is_drawn_again(box_frame):
     frame = box_frame(0)
     labels = np.zeros(frame.image.shape[:2], np.uint8)

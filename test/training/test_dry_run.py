@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mtl_perception.networks.build import SYSTEMS
@@ -10,8 +11,14 @@ from mtl_perception.tasks import Task
 from mtl_perception.training.command import main
 from mtl_perception.training.dry_run import dry_run
 from mtl_perception.training.errors import TrainingError
-from mtl_perception.training.module import learning_rate_factor, make_loss, make_optimiser
+from mtl_perception.training.module import (
+    learning_rate_factor,
+    make_loss,
+    make_optimiser,
+    MultiTaskModule,
+)
 from mtl_perception.training.recipe import load_recipe, OptimiserRecipe
+from mtl_perception.training.run import make_network
 from mtl_perception.training.source import check_tasks, open_frames
 import pytest
 import torch
@@ -89,27 +96,43 @@ def test_the_optimiser_learns_everything_once_and_the_loss_too(name, cls):
             self.head = torch.nn.Conv2d(2, 1, 1)
             self.all_tasks = (Task('depth', 'depth'),)
 
-    from dataclasses import replace
-
     recipe = load_recipe(CONFIG / 'rooms_small.yaml')
     loss = replace(recipe.loss, balancing='uncertainty', weights={}, kinds={})
     network = Tiny()
     criterion = make_loss(network, replace(recipe, loss=loss))
-    plan = _plan(name=name, backbone_factor=0.5, weight_decay=0.1)
-    optimiser = make_optimiser(network, criterion, plan)
-    assert type(optimiser) is cls
-    found = {
-        id(parameter): (group['lr'], group['weight_decay'])
-        for group in optimiser.param_groups
-        for parameter in group['params']
-    }
-    assert found == {
-        id(network.encoder.backbone.weight): (0.5, 0.1),
-        id(network.encoder.backbone.bias): (0.5, 0.0),
-        id(network.head.weight): (1.0, 0.1),
-        id(network.head.bias): (1.0, 0.0),
-        id(criterion.log_variances['depth']): (1.0, 0.0),
-    }
+    for decay_all, of_biases in ((False, 0.0), (True, 0.1)):
+        plan = _plan(name=name, backbone_factor=0.5, weight_decay=0.1, decay_all=decay_all)
+        optimiser = make_optimiser(network, criterion, plan)
+        assert type(optimiser) is cls
+        found = {
+            id(parameter): (group['lr'], group['weight_decay'])
+            for group in optimiser.param_groups
+            for parameter in group['params']
+        }
+        assert found == {
+            id(network.encoder.backbone.weight): (0.5, 0.1),
+            id(network.encoder.backbone.bias): (0.5, of_biases),
+            id(network.head.weight): (1.0, 0.1),
+            id(network.head.bias): (1.0, of_biases),
+            id(criterion.log_variances['depth']): (1.0, 0.0),
+        }
+
+
+def test_the_image_is_normalised_as_the_recipe_says_in_training_and_in_the_bundle():
+    values = load_recipe(CONFIG / 'densemtl_nyud_sd.yaml')
+    part = replace(
+        values.network, system='single_task', backbone='mobilenetv2_100', size=(64, 96),
+        neck=(8, 8, 8, 8), pretrained=None,
+    )
+    recipe = values.single_task_twin('depth')
+    recipe = replace(recipe, network=part)
+    network, manifest = make_network(recipe)
+    module = MultiTaskModule(network, manifest, recipe)
+    image = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 64, 96, 3)
+    expected = [(value / 255 - 0.45) / 0.225 for value in (0, 128, 255)]
+    assert module.normalised(image)[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert manifest.mean == pytest.approx((0.45,) * 3)
+    assert manifest.std == pytest.approx((0.225,) * 3)
 
 
 def test_data_that_mean_something_else_are_refused():

@@ -42,6 +42,53 @@ def test_every_recipe_of_the_package_is_valid_and_named_after_its_file(path):
     assert load_recipe(path).name == path.stem
 
 
+UNIFORM_HALF_TO_TWO = {
+    'augmentation.zoom': (0.5, 2.0), 'augmentation.zoom_law': 'uniform',
+    'augmentation.centred': False, 'augmentation.largest_class': 0.75,
+    'optimiser.name': 'sgd', 'optimiser.learning_rate': 1e-3, 'optimiser.weight_decay': 5e-4,
+    'optimiser.decay_all': True, 'optimiser.steps': 40000, 'loss.align_corners': False,
+}
+ADAM_100_EPOCHS = {
+    'augmentation.centred': True, 'augmentation.flip': 0.5, 'optimiser.name': 'adam',
+    'optimiser.learning_rate': 1e-4, 'optimiser.weight_decay': 1e-4, 'optimiser.decay_all': True,
+    'loss.align_corners': False,
+}
+NYUD_ZOOM = {'augmentation.zoom_factors': (1.0, 1.2, 1.5), 'network.size': (480, 640)}
+DENSEMTL = {
+    'network.mean': (0.45,) * 3, 'network.std': (0.225,) * 3, 'loss.align_corners': True,
+    'loss.scales': 'mean', 'optimiser.weight_decay': 0.0, 'optimiser.betas': (0.9, 0.98),
+    'augmentation.photometric': 0.0,
+}
+# Read in the released code and its configurations.
+PUBLISHED = {
+    'demt_nyud': {**UNIFORM_HALF_TO_TWO, 'network.size': (425, 560)},
+    'demt_pascal': {**UNIFORM_HALF_TO_TWO, 'network.size': (512, 512)},
+    'mti_net_nyud': {**ADAM_100_EPOCHS, **NYUD_ZOOM},
+    'pad_net_nyud': {**ADAM_100_EPOCHS, **NYUD_ZOOM},
+    'mti_net_pascal': {
+        **ADAM_100_EPOCHS, 'augmentation.zoom': (0.75, 1.25), 'augmentation.zoom_law': 'uniform',
+        'augmentation.rotation_deg': 20.0,
+    },
+    **{path.stem: DENSEMTL for path in CONFIG.glob('densemtl_*.yaml')},
+}
+
+
+@pytest.mark.parametrize('name', sorted(PUBLISHED))
+def test_the_papers_recipes_have_the_published_numbers(name):
+    recipe = load_recipe(CONFIG / f'{name}.yaml')
+    found = {
+        path: getattr(getattr(recipe, path.split('.')[0]), path.split('.')[1])
+        for path in PUBLISHED[name]
+    }
+    assert found == PUBLISHED[name]
+
+
+def test_densemtl_weighs_edges_as_two_classes():
+    assert len([name for name in PUBLISHED if name.startswith('densemtl')]) == 11
+    kinds = load_recipe(CONFIG / 'densemtl_nyud_sdne.yaml').loss.kinds
+    assert kinds == {'depth': 'inverse_berhu', 'normals': 'cosine', 'edges': 'balanced_mean'}
+
+
 def test_values_arrive_with_their_types():
     recipe = parse(Recipe, _values(network__neck=[8, 16, 24, 32], loss__weights={'depth': 4}), 'r')
     assert recipe.network.size == (64, 96)
@@ -70,6 +117,9 @@ def test_values_arrive_with_their_types():
         ({'optimiser__learning_rate': float('nan')}, r'learning_rate: nan should be a number'),
         ({'optimiser__average_decay': 1}, r'average_decay: 1\.0 should be at least 0 and below 1'),
         ({'augmentation__zoom': [0, 1]}, r'augmentation\.zoom: \(0\.0, 1\.0\) should rise'),
+        ({'augmentation__zoom_law': 'linear'}, r"zoom_law: 'linear' is not in"),
+        ({'network__std': [0.2, 0, 0.2]}, r'network\.std: \(0\.2, .* should be positive'),
+        ({'network__mean': [124, 116, 104]}, r'network\.mean: .* should be between 0 and 1'),
         ({'augmentation__early_share': 0.5}, r'early_share: 0\.5 needs early_size'),
         ({'loop__precision': 'half'}, r"loop\.precision: 'half' is not in"),
         ({'loop__validate_every_steps': 300}, r'validate_every_steps: 300 should be a multiple'),
