@@ -37,15 +37,21 @@ class DamagedFrames(L.Callback):
         """Where several processes trained, learn of the others' frames and part from them."""
         if not torch.distributed.is_initialized():
             return
-        gathered: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, self.messages)
-        self.messages = list(dict.fromkeys(each for part in gathered for each in part))
+        self.messages = self._of_all()
         # What follows is done by one process alone, and must not wait for the others.
         torch.distributed.destroy_process_group()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint should remember."""
-        return {'messages': list(self.messages)}
+        """Return what a checkpoint should remember; all processes ask for it together."""
+        return {'messages': self._of_all()}
+
+    def _of_all(self) -> list[str]:
+        """Return the messages of every process that trains, each once."""
+        if not torch.distributed.is_initialized():
+            return list(self.messages)
+        gathered: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, self.messages)
+        return list(dict.fromkeys(each for part in gathered for each in part))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Remember again."""

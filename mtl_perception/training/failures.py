@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import errno
 from pathlib import Path
 
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.training.errors import TrainingError
+
+# What keeps a file from being written; the readers of data have messages of their own.
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -19,17 +23,21 @@ def told_plainly(out: Path) -> Iterator[None]:
     Raises
     ------
     TrainingError
-        If a file cannot be written.
+        If a file cannot be written or read.
 
     """
     try:
         yield
     except OSError as error:
-        where = error.filename or out
-        msg = (
-            f'{where} cannot be written: {error.strerror or error}. What was saved before is '
-            f'intact: make room or give rights, and go on with --resume --out {out}'
-        )
+        # From a data loader's worker comes its whole traceback; the last line is the reason.
+        reason = error.strerror or (str(error).strip() or repr(error)).splitlines()[-1]
+        if error.errno in _NOT_WRITTEN:
+            what = f'{error.filename or out} cannot be written: {reason}'
+            remedy = 'make room or give rights, and go on'
+        else:
+            what = f'{error.filename or "a file"} cannot be read or written: {reason}'
+            remedy = 'remove the cause, and go on'
+        msg = f'{what}. What was saved before is intact: {remedy} with --resume --out {out}'
         raise TrainingError(msg) from error
     except MtlPerceptionError as error:
         lines = str(error).strip().splitlines()

@@ -11,6 +11,7 @@ import os
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.label_map import make_label_map
 from mtl_perception.tasks import LabelSet
+from mtl_perception.training.damage import DamagedFrames
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.failures import told_plainly
 from mtl_perception.training.recipe import (
@@ -24,6 +25,7 @@ from mtl_perception.training.run import fit, train
 from mtl_perception.training.task_recipe import TaskRecipe
 import numpy as np
 import pytest
+from rich.console import Console
 import torch
 
 RECIPE = Recipe(
@@ -141,6 +143,43 @@ def test_a_bundle_that_cannot_be_written_leaves_scores_and_checkpoint(
     monkeypatch.undo()
     train(RECIPE, frames, frames, tmp_path, resume=True)
     assert (tmp_path / 'bundle' / 'bundle.json').exists()
+
+
+@pytest.mark.parametrize(('error', 'message'), [
+    (OSError(errno.EROFS, 'Read-only file system', '/run/last.ckpt'),
+     r'^/run/last\.ckpt cannot be written: Read-only file system\..*make room'),
+    (OSError(errno.EMFILE, 'Too many open files', '/data/7.png'),
+     r'^/data/7\.png cannot be read or written: Too many open files\.'),
+    (OSError(errno.ENOMEM, 'Cannot allocate memory'),
+     r'^a file cannot be read or written: Cannot allocate'),
+    # As a data loader hands on what happened in a worker.
+    (OSError('Caught OSError in worker.\nTraceback:\n  File "x"\nOSError: [Errno 5] I/O error'),
+     r'^a file cannot be read or written: OSError: \[Errno 5\] I/O error\.'),
+])
+def test_only_a_disk_that_takes_nothing_is_told_to_make_room(tmp_path, error, message):
+    with pytest.raises(TrainingError, match=message) as caught, told_plainly(tmp_path):
+        raise error
+    text = str(caught.value)
+    assert ('make room' in text) == (error.errno == errno.EROFS)
+    assert f'--resume --out {tmp_path}' in text
+    assert '\n' not in text
+
+
+def test_a_checkpoint_remembers_what_every_process_skipped(monkeypatch):
+    def gather(into, own):
+        into[:] = [own, ['2.jpg is cut', '1.jpg is cut']]
+
+    damage = DamagedFrames(Console(quiet=True))
+    damage.messages = ['1.jpg is cut']
+    assert damage.state_dict() == {'messages': ['1.jpg is cut']}
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(torch.distributed, 'all_gather_object', gather)
+    state = damage.state_dict()
+    assert state == {'messages': ['1.jpg is cut', '2.jpg is cut']}
+    resumed = DamagedFrames(Console(quiet=True))
+    resumed.load_state_dict(state)
+    assert resumed.messages == state['messages']
 
 
 def test_our_own_messages_pass_unchanged(tmp_path):
