@@ -10,7 +10,12 @@ from typing import Any
 
 from mtl_perception.camera import CameraError, CameraModel
 from mtl_perception.datasets.errors import DatasetError
-from mtl_perception.datasets.file_dataset import check_split, DepthFileDataset, select_tasks
+from mtl_perception.datasets.file_dataset import (
+    check_split,
+    compare_count,
+    DepthFileDataset,
+    select_tasks,
+)
 from mtl_perception.datasets.images import read_labels, read_stored
 from mtl_perception.datasets.label_map import load_label_map
 from mtl_perception.datasets.origin import Origin
@@ -19,7 +24,14 @@ from mtl_perception.values import Array
 import numpy as np
 import numpy.typing as npt
 
-_IMAGE_ENDING = '_leftImg8bit.png'
+# Package -> what a file's name has after the frame's.
+_ENDINGS = {
+    'leftImg8bit': 'leftImg8bit.png',
+    'gtFine': 'gtFine_labelIds.png',
+    'disparity': 'disparity.png',
+    'camera': 'camera.json',
+}
+_FRAMES = {'train': 2975, 'val': 500, 'test': 1525}
 _NATIVE_SIZE = (2048, 1024)
 
 
@@ -28,7 +40,8 @@ class CityscapesDataset(DepthFileDataset):
     Cityscapes fine annotations: 2975 training, 500 validation frames, 2048x1024.
 
     Depth is baseline * fx / disparity with each frame's own calibration; normals are derived
-    from it. Frames of the test split have no labels.
+    from it. Frames of the test split have no labels. A frame is whatever a package has a file of:
+    labels without their image are an incomplete folder, not a smaller dataset.
 
     :param split: train, val or test
     :param tasks: of semantic, depth and normals; default semantic and depth
@@ -55,7 +68,7 @@ class CityscapesDataset(DepthFileDataset):
         labels: str = 'cityscapes19',
         normals_window: int = 21,
     ) -> None:
-        self._split = check_split(split, ('train', 'val', 'test'))
+        self._split = check_split(split, tuple(_FRAMES))
         self._labels = load_label_map('cityscapes', labels)
         available = (
             Task('semantic', 'semantic', label_set=self._labels.label_set),
@@ -63,33 +76,37 @@ class CityscapesDataset(DepthFileDataset):
             Task('normals', 'normals'),
         )
         chosen = select_tasks(available, tasks)
-        images = path / 'leftImg8bit' / split
-        names = sorted(
-            image.name.removesuffix(_IMAGE_ENDING) for image in images.glob(f'*/*{_IMAGE_ENDING}')
-        )
+        with_depth = any(task.name in ('depth', 'normals') for task in chosen)
+        packages = tuple(_ENDINGS) if with_depth else ('leftImg8bit', 'gtFine')
+        names = {
+            file.name.removesuffix(f'_{_ENDINGS[package]}')
+            for package in packages
+            for file in (path / package / split).glob(f'*/*_{_ENDINGS[package]}')
+        }
         if not names:
-            folder = f'leftImg8bit/{split}/<city>/<frame>{_IMAGE_ENDING}'
+            folder = f'leftImg8bit/{split}/<city>/<frame>_{_ENDINGS["leftImg8bit"]}'
             raise self.origin.incomplete(path, [folder])
-        super().__init__(path, names, chosen, normals_window)
+        super().__init__(path, sorted(names), chosen, normals_window)
+        compare_count(self.origin, path, split, len(names), _FRAMES[split])
 
-    def _file(self, kind: str, name: str, ending: str) -> str:
+    def _file(self, package: str, name: str) -> str:
         city = name.partition('_')[0]
-        return f'{kind}/{self._split}/{city}/{name}_{ending}'
+        return f'{package}/{self._split}/{city}/{name}_{_ENDINGS[package]}'
 
     def _image_file(self, name: str) -> str:
-        return self._file('leftImg8bit', name, 'leftImg8bit.png')
+        return self._file('leftImg8bit', name)
 
     def _target_files(self, name: str) -> Mapping[str, str]:
         files = {}
         # The labels of the test split are kept back: its files hold no classes.
         if 'semantic' in self._kept and self._split != 'test':
-            files['semantic'] = self._file('gtFine', name, 'gtFine_labelIds.png')
+            files['semantic'] = self._file('gtFine', name)
         if self._needs_depth:
-            files['depth'] = self._file('disparity', name, 'disparity.png')
+            files['depth'] = self._file('disparity', name)
         return files
 
     def _other_files(self, name: str) -> Sequence[str]:
-        return [self._file('camera', name, 'camera.json')] if self._needs_depth else []
+        return [self._file('camera', name)] if self._needs_depth else []
 
     def _read_target(
         self, task: str, name: str, path: Path, camera: CameraModel | None
@@ -109,7 +126,7 @@ class CityscapesDataset(DepthFileDataset):
 
     def _calibration(self, name: str) -> tuple[CameraModel, float] | None:
         """Return intrinsics and stereo baseline in metres; None without the camera package."""
-        path = self.root / self._file('camera', name, 'camera.json')
+        path = self.root / self._file('camera', name)
         try:
             values: Any = json.loads(path.read_text(encoding='utf-8'))
             fx, fy, u0, v0 = (float(values['intrinsic'][key]) for key in ('fx', 'fy', 'u0', 'v0'))

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
+import warnings
 
 from mtl_perception.camera import CameraModel
 from mtl_perception.datasets.errors import DatasetError
@@ -162,6 +163,22 @@ def check_split(split: str, known: Sequence[str]) -> str:
         msg = f'there is no split {split!r}; this dataset has {", ".join(known)}'
         raise DatasetError(msg)
     return split
+
+
+def compare_count(origin: Origin, root: Path, split: str, found: int, published: int) -> None:
+    """
+    Warn if a split has not as many frames as its publishers say.
+
+    What they list is what there is: a list that was cut, or folders that were copied in part,
+    are complete in themselves. A subset may be wanted, so this is no error.
+    """
+    if found != published:
+        warnings.warn(
+            f'{origin.title} at {root}: {split} has {found} frames, the published split '
+            f'{published}; scores on it do not compare with published ones. If you did not '
+            f'choose a subset, fetch it again: {origin.source}',
+            stacklevel=4,
+        )
 
 
 def read_split_file(origin: Origin, root: Path, file: str) -> list[str]:

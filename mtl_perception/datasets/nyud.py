@@ -10,6 +10,7 @@ from mtl_perception.camera import CameraModel
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.file_dataset import (
     check_split,
+    compare_count,
     FileDataset,
     read_split_file,
     select_tasks,
@@ -49,6 +50,7 @@ _CAMERA = CameraModel(640, 480, 518.857901, 519.469611, 325.582449, 253.736166)
 # Size of the image -> top left pixel in the full image. The colour images have a white border
 # where they were undistorted; the toolbox crops it as the second, Gupta et al. as the third.
 _CROPS = {(640, 480): (0, 0), (561, 427): (40, 44), (560, 425): (40, 45)}
+_FRAMES = {'train': 795, 'val': 654}
 
 
 class NyudDataset(FileDataset):
@@ -81,8 +83,9 @@ class NyudDataset(FileDataset):
         tasks: tuple[str, ...] | None = None,
         normals_axes: tuple[str, ...] = ('right', 'up', 'backward'),
     ) -> None:
-        check_split(split, ('train', 'val'))
+        check_split(split, tuple(_FRAMES))
         names = read_split_file(self.origin, path, f'gt_sets/{split}.txt')
+        compare_count(self.origin, path, split, len(names), _FRAMES[split])
         is_png = (path / _LAYOUTS['png']['image'].format(names[0])).is_file()
         self._files = _LAYOUTS['png' if is_png else 'npy']
         label_set = load_label_set('nyu40')

@@ -10,6 +10,7 @@ from mtl_perception.camera import CameraModel
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.file_dataset import (
     check_split,
+    compare_count,
     FileDataset,
     read_split_file,
     select_tasks,
@@ -32,6 +33,7 @@ import numpy.typing as npt
 
 _SEMANTIC = ('semseg/VOC12/{}.png', 'semseg/pascal-context/{}.png')  # the first that is there
 _LABEL_MAP = 'pascal-context/trainval/{}.mat'
+_FRAMES = {'train': 4998, 'val': 5105}
 
 
 class PascalContextDataset(FileDataset):
@@ -64,8 +66,9 @@ class PascalContextDataset(FileDataset):
         tasks: tuple[str, ...] | None = None,
         normals_axes: tuple[str, ...] = ('right', 'up', 'backward'),
     ) -> None:
-        check_split(split, ('train', 'val'))
+        check_split(split, tuple(_FRAMES))
         names = read_split_file(self.origin, path, f'ImageSets/Context/{split}.txt')
+        compare_count(self.origin, path, split, len(names), _FRAMES[split])
         self._axes = axes_matrix(normals_axes)
         self._classes = load_label_set('pascal21')
         self._normals_classes = np.array(

@@ -146,6 +146,29 @@ def test_missing_packages_are_named(tree, tmp_path):
         open_dataset(f'cityscapes:{tree / "gtFine"}', 'train')
 
 
+@pytest.mark.parametrize('tasks', ['semantic', 'depth', ''])
+def test_labels_without_their_image_are_an_incomplete_folder(tree, tmp_path, tasks):
+    """One image beside the labels of two is no dataset of one frame."""
+    for folder in ('gtFine', 'disparity', 'camera'):
+        (tmp_path / folder).symlink_to(tree / folder)
+    kept = 'leftImg8bit/train/aachen'
+    (tmp_path / kept).mkdir(parents=True)
+    (tmp_path / kept / 'aachen_000000_000019_leftImg8bit.png').symlink_to(
+        tree / kept / 'aachen_000000_000019_leftImg8bit.png'
+    )
+    lost = 'leftImg8bit/train/zurich/zurich_000003_000019_leftImg8bit.png'
+    with pytest.raises(DatasetError, match=f'the first is {lost}'):
+        open_dataset(f'cityscapes:{tmp_path}?tasks={tasks}', 'train')
+    # Without labels the disparity tells, where depth is asked for.
+    (tmp_path / 'gtFine').unlink()
+    if tasks == 'depth':
+        with pytest.raises(DatasetError, match=f'the first is {lost}'):
+            open_dataset(f'cityscapes:{tmp_path}?tasks=depth', 'train')
+    elif not tasks:
+        with pytest.warns(UserWarning, match='train has 1 frames, the published split 2975'):
+            assert len(open_dataset(f'cityscapes:{tmp_path}?tasks=', 'train')) == 1
+
+
 def test_a_broken_calibration_is_named(tree, tmp_path):
     for folder in ('leftImg8bit', 'gtFine', 'disparity'):
         (tmp_path / folder).symlink_to(tree / folder)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 
 import cv2
 from mtl_perception.camera import CameraModel
@@ -151,6 +152,22 @@ def test_damaged_files_are_named(tmp_path):
     write_png(tmp_path / 'segmentation' / '5.png', np.zeros((3, 8), np.uint8))
     with pytest.raises(DatasetError, match="'semantic' is 8x3, but the image is 8x6"):
         open_dataset(f'nyud:{tmp_path}', 'val')[0]
+
+
+def test_a_list_that_was_cut_is_noticed(tmp_path):
+    """All that a cut list names is there: only its length tells."""
+    write_tree(tmp_path, 'png')
+    with pytest.warns(UserWarning, match='train has 3 frames, the published split 795'):
+        open_dataset(f'nyud:{tmp_path}', 'train')
+    with pytest.warns(UserWarning, match='val has 2 frames, the published split 654'):
+        open_dataset(f'nyud:{tmp_path}', 'val')
+    names = [str(number) for number in range(795)]
+    (tmp_path / 'gt_sets' / 'train.txt').write_text('\n'.join(names))
+    for name in names:
+        (tmp_path / 'images' / f'{name}.png').touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert len(open_dataset(f'nyud:{tmp_path}?tasks=', 'train')) == 795
 
 
 def room(camera):

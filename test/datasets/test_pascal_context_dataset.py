@@ -114,6 +114,13 @@ def test_five_tasks(tree):
     assert dataset[0].camera is None, 'photographs from anywhere have no intrinsics'
 
 
+def test_a_list_that_was_cut_is_noticed(tree):
+    with pytest.warns(UserWarning, match='train has 2 frames, the published split 4998'):
+        open_dataset(f'pascal_context:{tree}', 'train')
+    with pytest.warns(UserWarning, match='val has 1 frames, the published split 5105'):
+        open_dataset(f'pascal_context:{tree}', 'val')
+
+
 def test_labels_are_the_indices_of_the_palette_not_its_colours(tree):
     for index, split in ((0, 'train'), (1, 'train'), (0, 'val')):
         labels = open_dataset(f'pascal_context:{tree}?tasks=semantic', split)[index].targets
