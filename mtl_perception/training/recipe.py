@@ -72,7 +72,7 @@ class DataRecipe:
 
     root: str  # ${VARIABLE} is taken from the environment; `--data` replaces it
     kind: str = 'rooms'
-    # Folders below the root for rooms, and for rosbag if they exist, else names of splits.
+    # Folders below the root for rooms on disk, and for rosbag if they exist, else names of splits.
     train: str = 'train'
     validation: str = 'validation'
     options: Mapping[str, Any] = field(default_factory=dict)  # of the kind

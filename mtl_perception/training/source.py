@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.datasets.dataset import Dataset, open_dataset
+from mtl_perception.datasets.rooms_splits import RENDER
 from mtl_perception.tasks import Task
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.recipe import Recipe
@@ -37,7 +38,7 @@ def open_frames(recipe: Recipe, root: Path) -> tuple[Dataset, Dataset]:
 
 def open_split(kind: str, root: Path, split: str, options: Mapping[str, Any]) -> Dataset:
     """
-    Open one part of a data folder: a folder below it for rooms and for bags, else a split.
+    Open one part of a data folder: a folder below it for rooms on disk and bags, else a split.
 
     Raises
     ------
@@ -45,7 +46,8 @@ def open_split(kind: str, root: Path, split: str, options: Mapping[str, Any]) ->
         If the folder is wrong or incomplete.
 
     """
-    if kind == 'rooms' or (kind == 'rosbag' and (root / split).is_dir()):
+    is_folder = kind == 'rooms' and root != RENDER
+    if is_folder or (kind == 'rosbag' and (root / split).is_dir()):
         return open_dataset({'kind': kind, 'path': str(root / split), **options}, 'all')
     return open_dataset({'kind': kind, 'path': str(root), **options}, split)
 

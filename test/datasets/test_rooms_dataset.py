@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mtl_perception.camera import CameraModel
 from mtl_perception.datasets import rooms_command
+from mtl_perception.datasets.dataset import Dataset, open_dataset
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.rooms import DEPTH_STEP_M, RoomsDataset, write_frame
 from mtl_perception.datasets.rooms_command import main, write_dataset
@@ -58,6 +59,57 @@ def test_reads_what_was_rendered(folder):
         assert np.degrees(np.arccos(np.clip(cosine.astype(np.float64), -1, 1))).max() < 0.05
         np.testing.assert_allclose(np.linalg.norm(found.targets['normals'], axis=-1), 1, atol=1e-5)
         assert found.targets['depth'].dtype == found.targets['normals'].dtype == np.float32
+
+
+RENDER = 'rooms:render?frames=3&seed=2&size=48,36&frames_per_world=2'
+
+
+def test_rendered_on_demand_by_workers_it_is_the_same_world(folder):
+    """Out of order, in two processes: the renderer's sequence, and the folder's files."""
+    data = pytest.importorskip('torch.utils.data')
+    dataset, stored = open_dataset(RENDER, 'train'), RoomsDataset(folder)
+    assert isinstance(dataset, Dataset)
+    assert dataset.names == stored.names
+    assert dataset.tasks == stored.tasks
+    loader = data.DataLoader(
+        dataset, batch_size=None, sampler=[2, 0, 1], num_workers=2, collate_fn=lambda each: each)
+    rendered = list(rooms_frames(2, 3, size=SIZE, frames_per_world=2))
+    for index, found in zip([2, 0, 1], loader, strict=True):
+        expected, file = rendered[index], stored[index]
+        assert found.name == expected.name == file.name
+        assert found.camera == expected.camera == file.camera
+        np.testing.assert_array_equal(found.image, expected.image)
+        for name, target in expected.targets.items():
+            np.testing.assert_array_equal(found.targets[name], target)
+        for name in ('semantic', 'edges'):
+            np.testing.assert_array_equal(found.targets[name], file.targets[name])
+        np.testing.assert_array_equal(found.pose, file.pose)
+        np.testing.assert_allclose(
+            found.targets['depth'], file.targets['depth'], atol=DEPTH_STEP_M / 2 + 1e-6)
+
+
+def test_rendered_splits_share_no_world():
+    """Train and val: other seeds, as the command's examples have them."""
+    train, val = open_dataset(RENDER, 'train'), open_dataset(RENDER, 'val')
+    assert (len(train), len(val)) == (3, 1)
+    assert {name.split('_')[1] for name in train.names} == {'2'}
+    assert {name.split('_')[1] for name in val.names} == {'900002'}
+    assert train.settings['seed'] != val.settings['seed']
+    with pytest.raises(IndexError):
+        train[3]
+
+
+@pytest.mark.parametrize(('spec', 'match'), [
+    ('rooms:render', 'number of frames, as in rooms:render'),
+    ('rooms:render?frames=0', 'should be positive'),
+    ('rooms:render?frames=2&seed=-1', '-1 is negative'),
+    ('rooms:render?frames=2&size=320', 'width and height'),
+    ('rooms:/data/rooms?frames=2', 'frames is for rooms:render'),
+])
+def test_what_cannot_be_rendered_is_refused(spec, match):
+    """And options of rendering do not pass unnoticed by a folder."""
+    with pytest.raises(DatasetError, match=match):
+        open_dataset(spec, 'train')
 
 
 def test_files_are_what_the_layout_says(folder):
