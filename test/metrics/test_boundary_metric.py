@@ -145,7 +145,6 @@ def test_what_does_not_fit_is_refused():
         BoundaryMetric(4)
 
 
-@pytest.mark.slow
 @pytest.mark.realdata
 def test_people_agree_with_each_other_as_published(sample_data: Path):
     # Each person against the others: 0.80 over the whole set (Arbelaez et al., 2011).
