@@ -9,7 +9,6 @@ from mtl_perception.inference.fitting import FittedGeometry
 import numpy as np
 import numpy.typing as npt
 
-
 # The widest vector register of a processor, in bytes.
 _ALIGNMENT = 64
 
