@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Payload = TypeVar('Payload')
 
-# How long a message waits for its partners, and how far stamps may run ahead before they are
-# taken for another turn of a looped recording.
+# How long a message waits for its partners, and after how long every stream must have followed a
+# clock that was turned back.
 HORIZON_NS = 2_000_000_000
 
 
@@ -33,6 +33,17 @@ class Match(Generic[Payload]):
     partners: dict[str, Stamped[Payload]]  # by stream; a stream without a partner is absent
 
 
+@dataclass(frozen=True)
+class _Entry(Generic[Payload]):
+    """A message and which turn of the clock it belongs to."""
+
+    turn: int
+    message: Stamped[Payload]
+
+
+_Buffers = dict[str, deque[_Entry[Payload]]]
+
+
 def match_stamps(
     messages: Iterable[Stamped[Payload]],
     reference: str,
@@ -44,59 +55,95 @@ def match_stamps(
 
     A partner is the message of that stream whose stamp is nearest, at most `tolerance_ns`
     away (the earlier of two equally near). `messages` come in recorded order, each stream
-    with rising stamps; a stream that falls silent delays the others by at most 2 s of recorded
-    time, so memory stays bounded. Message-filters' ApproximateTime drops what has no partner;
-    here every frame of the reference counts.
+    with rising stamps. Where the stamps of a stream fall by more than `tolerance_ns` the clock
+    was turned back (a looped recording, a simulation that was reset): a new turn begins, and
+    messages are partners only within a turn. A stream that was silent then and does not fall
+    itself is taken to be in the new turn 2 s later. A stream that falls silent delays the others
+    by at most 2 s of recorded time, so memory stays bounded. Message-filters' ApproximateTime
+    drops what has no partner; here every frame of the reference counts.
     """
-    waiting: deque[Stamped[Payload]] = deque()
-    buffers: dict[str, deque[Stamped[Payload]]] = {stream: deque() for stream in others}
+    waiting: deque[_Entry[Payload]] = deque()
+    buffers: _Buffers[Payload] = {stream: deque() for stream in others}
+    turns = _Turns(tolerance_ns)
     for message in messages:
         # What was recorded so long ago belongs to another turn of a looped recording, however
         # near its stamp is; those that still wait for a partner take it first.
         if any(_is_stale(buffer, message) for buffer in buffers.values()):
-            while waiting and message.recorded_ns - waiting[0].recorded_ns > HORIZON_NS:
+            while waiting and _has_waited(waiting[0], message):
                 yield _take(waiting.popleft(), buffers, tolerance_ns)
             for buffer in buffers.values():
                 while _is_stale(buffer, message):
                     buffer.popleft()
         if message.stream == reference:
-            waiting.append(message)
+            waiting.append(_Entry(turns.of(message), message))
         elif message.stream in buffers:
-            buffer = buffers[message.stream]
-            if buffer and message.stamp_ns < buffer[-1].stamp_ns - HORIZON_NS:
-                buffer.clear()
-            buffer.append(message)
+            buffers[message.stream].append(_Entry(turns.of(message), message))
         while waiting and (
-            message.recorded_ns - waiting[0].recorded_ns > HORIZON_NS
-            or all(_is_settled(waiting[0].stamp_ns, buffer) for buffer in buffers.values())
+            _has_waited(waiting[0], message)
+            or all(_is_settled(waiting[0], buffer) for buffer in buffers.values())
         ):
             yield _take(waiting.popleft(), buffers, tolerance_ns)
     while waiting:
         yield _take(waiting.popleft(), buffers, tolerance_ns)
 
 
-def _is_stale(buffer: deque[Stamped[Payload]], message: Stamped[Payload]) -> bool:
-    return bool(buffer) and message.recorded_ns - buffer[0].recorded_ns > 2 * HORIZON_NS
+class _Turns:
+    """Counts, stream by stream, how often the clock was turned back."""
+
+    def __init__(self, tolerance_ns: int) -> None:
+        self._tolerance_ns = tolerance_ns
+        self._streams: dict[str, tuple[int, int]] = {}  # last stamp, turn
+        self._newest = 0
+        self._newest_since_ns = 0  # of recording
+
+    def of(self, message: Stamped[Any]) -> int:
+        """Return the turn of the next message of its stream."""
+        last_ns, turn = self._streams.get(message.stream, (message.stamp_ns, 0))
+        if message.stamp_ns < last_ns - self._tolerance_ns:
+            turn += 1
+        elif message.recorded_ns - self._newest_since_ns > HORIZON_NS:
+            turn = max(turn, self._newest)
+        if turn > self._newest:
+            self._newest, self._newest_since_ns = turn, message.recorded_ns
+        self._streams[message.stream] = (message.stamp_ns, turn)
+        return turn
 
 
-def _is_settled(stamp_ns: int, buffer: deque[Stamped[Payload]]) -> bool:
+def _has_waited(entry: _Entry[Payload], message: Stamped[Payload]) -> bool:
+    return message.recorded_ns - entry.message.recorded_ns > HORIZON_NS
+
+
+def _is_stale(buffer: deque[_Entry[Payload]], message: Stamped[Payload]) -> bool:
+    return bool(buffer) and message.recorded_ns - buffer[0].message.recorded_ns > 2 * HORIZON_NS
+
+
+def _is_settled(reference: _Entry[Payload], buffer: deque[_Entry[Payload]]) -> bool:
     """Whether no later message of the stream can be nearer than what is buffered."""
-    return any(0 <= entry.stamp_ns - stamp_ns <= HORIZON_NS for entry in buffer)
+    return any(
+        entry.turn > reference.turn
+        or (
+            entry.turn == reference.turn
+            and entry.message.stamp_ns >= reference.message.stamp_ns
+        )
+        for entry in buffer
+    )
 
 
 def _take(
-    reference: Stamped[Payload],
-    buffers: dict[str, deque[Stamped[Payload]]],
-    tolerance_ns: int,
+    reference: _Entry[Payload], buffers: _Buffers[Payload], tolerance_ns: int
 ) -> Match[Payload]:
+    stamp_ns = reference.message.stamp_ns
+    # The next reference of this turn may be earlier by the tolerance, but not by more.
+    spent = (reference.turn, stamp_ns - 2 * tolerance_ns)
     partners = {}
     for stream, buffer in buffers.items():
         nearest = min(
-            buffer, key=lambda entry: abs(entry.stamp_ns - reference.stamp_ns), default=None
+            (entry.message for entry in buffer if entry.turn == reference.turn),
+            key=lambda message: abs(message.stamp_ns - stamp_ns),
+            default=None,
         )
-        if nearest and abs(nearest.stamp_ns - reference.stamp_ns) <= tolerance_ns:
+        if nearest and abs(nearest.stamp_ns - stamp_ns) <= tolerance_ns:
             partners[stream] = nearest
-        # The next reference is not earlier, so what lies before this one's reach is spent.
-        while buffer and buffer[0].stamp_ns < reference.stamp_ns - tolerance_ns:
+        while buffer and (buffer[0].turn, buffer[0].message.stamp_ns) < spent:
             buffer.popleft()
-    return Match(reference, partners)
+    return Match(reference.message, partners)
