@@ -34,29 +34,41 @@ def complete_targets(
     Return targets by kind as the Perceiver's maps see them, with normals from measured depth.
 
     `camera` is the recorded image's: where it is distorted, the targets are rectified as the
-    image was (normals and edges cannot be without loss, and are left out). Where normals are
-    not recorded and the camera is known, they are fitted to the depth in windows of `window`
-    pixels (see `normals_from_depth`). With `edges_from_depth`, and no edges recorded, the jumps
-    of measured depth are the edges.
+    image was: each pixel takes the raw pixel nearest to where it was, and normals and the axis
+    that depth is measured along turn with the camera (R). Where normals are not recorded and the
+    camera is known, they are fitted to the depth in windows of `window` pixels (see
+    `normals_from_depth`). With `edges_from_depth`, and no edges recorded, the jumps of measured
+    depth are the edges.
     """
     complete = dict(targets)
     if camera is None:
         # Without intrinsics there is no metric depth, and normals belong to another camera.
         return {kind: complete[kind] for kind in ('semantic', 'edges') if kind in complete}
     if not camera.is_rectified:
-        inside = camera.rectify(np.full((camera.height, camera.width), 255, np.uint8)) == 255
-        complete = {}
-        for kind, outside in (('depth', np.nan), ('semantic', UNLABELLED)):
-            if kind in targets:
-                rectified = camera.rectify(targets[kind], nearest=True)
-                rectified[~inside] = outside
-                complete[kind] = rectified
+        complete = _rectified(targets, camera)
     if 'depth' in complete and 'normals' not in complete:
         pinhole = camera.rectified()
         complete['normals'] = normals_from_depth(complete['depth'], pinhole, window)
     if edges_from_depth and 'depth' in complete and 'edges' not in complete:
         complete['edges'] = depth_jump_edges(complete['depth'])
     return complete
+
+
+def _rectified(targets: Arrays, camera: CameraModel) -> dict[str, npt.NDArray[Any]]:
+    inside = camera.rectify(np.full((camera.height, camera.width), 255, np.uint8)) == 255
+    result = {}
+    for kind, target in targets.items():
+        rectified = camera.rectify(target, nearest=True)
+        if camera.rectification is not None:
+            # R takes vectors of the raw camera to the rectified one, and with them its z axis.
+            rotation = np.reshape(camera.rectification, (3, 3)).astype(np.float32)
+            if kind == 'normals':
+                rectified = rectified @ rotation.T
+            elif kind == 'depth':
+                rectified = rectified / (camera.rectified().rays() @ rotation[:, 2])
+        rectified[~inside] = np.nan if kind in ('depth', 'normals') else UNLABELLED
+        result[kind] = rectified
+    return result
 
 
 class Scorer:
