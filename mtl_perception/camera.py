@@ -209,6 +209,16 @@ class CameraModel:
             fx, fy, cx, cy = self.projection
         return CameraModel(self.width, self.height, fx, fy, cx, cy)
 
+    def of_rectified_image(self) -> CameraModel:
+        """
+        Return the pinhole of an image that somebody else has rectified: P (K where it is absent).
+
+        D and R, which describe the raw image, are not applied again.
+        """
+        if self.projection is None:
+            return CameraModel(self.width, self.height, self.fx, self.fy, self.cx, self.cy)
+        return CameraModel(self.width, self.height, *self.projection)
+
     @cached_property
     def _rectification_maps(self) -> tuple[Any, Any]:
         import cv2

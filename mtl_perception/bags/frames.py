@@ -16,7 +16,7 @@ from mtl_perception.bags.errors import BagError
 from mtl_perception.bags.poses import CameraPoses, Pose
 from mtl_perception.bags.recovery import RecordedMessage
 from mtl_perception.bags.stamps import Match, match_stamps, Stamped
-from mtl_perception.bags.topics import BagTopics, find_topics
+from mtl_perception.bags.topics import BagTopics, find_topics, says_rectified, skipped_outputs
 from mtl_perception.camera import CameraError, CameraModel
 from mtl_perception.closing import Closing
 from mtl_perception.errors import MtlPerceptionError
@@ -57,7 +57,9 @@ class BagReader(Closing):
     Topics that are not `given` are found by type and name (`topics` says which). Depth and
     ground truth belong to the image with the same stamp, or with the nearest within
     `tolerance_s`; camera_info that is recorded less often holds until the next one, and
-    `camera` replaces it all. Odometry or transforms give each frame its pose (see
+    `camera` replaces it all. An image that is rectified already (`image_is_rectified`; by default
+    as the topic's name says, image_rect and the like) has P for its camera, and D is not applied
+    again. Odometry or transforms give each frame its pose (see
     `CameraPoses`). A context manager; `damage` and `lost()` are complete once `frames()` has
     ended.
 
@@ -75,13 +77,13 @@ class BagReader(Closing):
         *,
         tolerance_s: float = 0.02,
         camera: CameraModel | None = None,
+        image_is_rectified: bool | None = None,
     ) -> None:
         self._given = given or BagTopics()
         self._tolerance_ns = round(tolerance_s * 1e9)
         self._bag = BagFile(path)
         self._counts: Counter[str] = Counter()
-        self._given_camera = camera
-        self._camera: CameraModel | None = camera
+        self._camera: CameraModel | None = None
         self._poses: CameraPoses | None = None
         try:
             self.topics = find_topics(self._bag.topics, self._given)
@@ -91,6 +93,10 @@ class BagReader(Closing):
             raise BagError(msg) from error
         if camera is not None:
             self.topics = replace(self.topics, camera_info=None)
+        self.image_is_rectified = (
+            says_rectified(self._image_topic) if image_is_rectified is None else image_is_rectified
+        )
+        self._given_camera = None if camera is None else self._of_image(camera)
         self.path = Path(path)
 
     def close(self) -> None:
@@ -101,6 +107,15 @@ class BagReader(Closing):
     def frame_count(self) -> int | None:
         """How many images the bag says it holds; None where damage leaves it unknown."""
         return self._bag.topics[self._image_topic].messages
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the choice of topics left out and why, one sentence each."""
+        return tuple(
+            f'{topic} is the output of a perception node, not ground truth: not compared with; '
+            f'insist with --{kind}-topic'
+            for kind, topic in skipped_outputs(self._bag.topics, self.topics).items()
+        )
 
     @property
     def damage(self) -> tuple[str, ...]:
@@ -152,11 +167,14 @@ class BagReader(Closing):
 
     def _read_camera(self, message: RecordedMessage) -> tuple[CameraModel | None, str | None]:
         try:
-            camera = CameraModel.from_camera_info(self._bag.decode(message))
+            camera = self._of_image(CameraModel.from_camera_info(self._bag.decode(message)))
         except (CameraError, BagError) as error:
             return None, f'no camera: {error}'
         # An equal model keeps the tables that the last one computed.
         return (self._camera if camera == self._camera else camera), None
+
+    def _of_image(self, camera: CameraModel) -> CameraModel:
+        return camera.of_rectified_image() if self.image_is_rectified else camera
 
     def _frame(
         self, index: int, match: Match[RecordedMessage]

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+import re
 
 from mtl_perception.bags.bag_file import RecordedTopic
 from mtl_perception.bags.errors import BagError
+from mtl_perception.bags.node_outputs import node_outputs
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -28,6 +30,9 @@ _OTHER_WORDS = (
     'semantic_color', 'normals_color', 'overlay', 'confidence', 'mask', 'disparity',
     'infra', 'theora', 'ffmpeg', '/ir/', '_ir/', 'mono_ir',
 )  # fmt: skip
+
+# image_rect, image_rect_color, image_rectified, rect/image, ...
+_RECTIFIED = re.compile(r'(^|[/_])rect(ified)?([/_]|$)')
 
 _TYPES = {
     'image': (IMAGE, COMPRESSED_IMAGE),
@@ -71,7 +76,8 @@ def find_topics(available: Mapping[str, RecordedTopic], given: BagTopics) -> Bag
 
     The colour image is the Image or CompressedImage topic whose name speaks of nothing else;
     raw is preferred to compressed, a topic with camera_info beside it to one without, and
-    depth that is aligned to colour to depth that is not.
+    depth that is aligned to colour to depth that is not. The maps of a perception node that ran
+    while the bag was recorded are nobody's truth (`skipped_outputs` says which they are).
 
     Raises
     ------
@@ -85,8 +91,10 @@ def find_topics(available: Mapping[str, RecordedTopic], given: BagTopics) -> Bag
         if name is not None:
             _check_given(entry.name, name, available)
     image = given.image or _find_image(available)
+    outputs = node_outputs(available)
+    recorded = {name: info for name, info in available.items() if name not in outputs}
     found = {
-        kind: getattr(given, kind) or _find_target(kind, available, image) for kind in _WORDS
+        kind: getattr(given, kind) or _find_target(kind, recorded, image) for kind in _WORDS
     }
     camera_info = given.camera_info or _find_camera_info(available, image)
     motion = {
@@ -94,6 +102,24 @@ def find_topics(available: Mapping[str, RecordedTopic], given: BagTopics) -> Bag
         for role in ('odometry', 'tf', 'tf_static')
     }
     return BagTopics(image=image, camera_info=camera_info, **found, **motion)
+
+
+def says_rectified(topic: str) -> bool:
+    """Whether an image topic's name says that the image is free of distortion already."""
+    return _RECTIFIED.search(topic.lower()) is not None
+
+
+def skipped_outputs(
+    available: Mapping[str, RecordedTopic], topics: BagTopics
+) -> dict[str, str]:
+    """Return, by kind, what would be a target if it were not a perception node's own output."""
+    chosen = topics.targets
+    return {
+        kind: name
+        for name in sorted(node_outputs(available))
+        if available[name].messages != 0
+        and (kind := _shows(name)) in _WORDS and kind not in chosen
+    }  # fmt: skip
 
 
 def _check_given(role: str, name: str, available: Mapping[str, RecordedTopic]) -> None:

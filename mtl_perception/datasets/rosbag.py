@@ -15,7 +15,7 @@ from mtl_perception.bags.bag_file import BagFile
 from mtl_perception.bags.decoding import decode_colour, decode_target
 from mtl_perception.bags.recovery import RecordedMessage
 from mtl_perception.bags.stamps import Match, match_stamps, Stamped
-from mtl_perception.bags.topics import BagTopics, find_topics
+from mtl_perception.bags.topics import BagTopics, find_topics, says_rectified
 from mtl_perception.camera import CameraModel
 from mtl_perception.command_line import progress_bar
 from mtl_perception.datasets.depth_edges import depth_jump_edges
@@ -187,7 +187,10 @@ class RosbagDataset:
         topic = self._topics.camera_info
         message = next(bag.messages([topic]), None) if topic is not None else None
         if message is not None:
-            return CameraModel.from_camera_info(bag.decode(message))
+            camera = CameraModel.from_camera_info(bag.decode(message))
+            # D of a rectified image describes the raw one: the pixels are P's already.
+            rectified = says_rectified(str(self._topics.image))
+            return camera.of_rectified_image() if rectified else camera
         if any(task.kind == 'normals' for task in self.tasks):
             msg = (
                 f'{self.path}: there is no camera_info of {self._topics.image}, which normals '

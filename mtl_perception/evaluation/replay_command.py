@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         'camera_info of the bags',
     )  # fmt: skip
     parser.add_argument(
+        '--image-is-rectified', action=argparse.BooleanOptionalAction, default=None,
+        help='the image is free of distortion already: its camera is P of camera_info, and D is '
+        'not applied again (default: as its topic says: image_rect, image_rect_color, ...)',
+    )  # fmt: skip
+    parser.add_argument(
         '--resume', action='store_true', help='go on where a replay into --out was ended'
     )
     parser.add_argument(
@@ -185,7 +190,8 @@ def _replay(
     camera = None if arguments.camera is None else load_calibration(arguments.camera)
     with (
         BagReader(
-            run.bag, given, tolerance_s=arguments.tolerance_ms / 1e3, camera=camera
+            run.bag, given, tolerance_s=arguments.tolerance_ms / 1e3, camera=camera,
+            image_is_rectified=arguments.image_is_rectified,
         ) as reader,
         ExitStack() as stack,
     ):
@@ -239,6 +245,8 @@ def _print_topics(console: Console, reader: BagReader) -> None:
     for role, topic in vars(reader.topics).items():
         if topic is not None:
             console.print(f'{role:12} {topic}', highlight=False)
+    for sentence in reader.remarks:
+        console.print(f'note: {sentence}', style='yellow', markup=False)
     if not reader.topics.targets:
         console.print(
             'There is no depth and no ground truth in this bag: pictures and latencies only. '

@@ -109,9 +109,5 @@ class FramePipeline:
     def _pinhole(self, camera: CameraModel) -> CameraModel:
         """Return the camera of an image that somebody else has rectified."""
         if self._rectified is None or self._rectified[0] is not camera:
-            # P even where D is zero: somebody else has made the image, and by P.
-            pinhole = camera.rectified() if camera.projection is None else CameraModel(
-                camera.width, camera.height, *camera.projection
-            )
-            self._rectified = camera, pinhole
+            self._rectified = camera, camera.of_rectified_image()
         return self._rectified[1]

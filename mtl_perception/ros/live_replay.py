@@ -176,6 +176,7 @@ class LivePerception:
             # A frame is scored with the engine that was asked for, not with its stand-in.
             'engine_build': 'blocking',
             'image_transport': 'compressed' if is_compressed else 'raw',
+            'image_is_rectified': 'true' if self._reader.image_is_rectified else 'false',
         }  # fmt: skip
         if options.step:
             for name in (topic, info):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 import struct
 from typing import Any
@@ -284,6 +285,30 @@ def test_a_given_camera_replaces_the_recorded_one(bags: Any, tmp_path: Path) -> 
     other = CameraModel(32, 24, 40.0, 40.0, 15.5, 11.5)
     with BagReader(bags.write(tmp_path / 'bag', messages), camera=other) as reader:
         assert [entry.frame.camera for entry in reader.frames()] == [other]
+
+
+@pytest.mark.parametrize('name', ['image_raw', 'image_rect_color'])
+@pytest.mark.parametrize('said', [None, True, False])
+@pytest.mark.parametrize('by_file', [False, True])
+def test_a_rectified_image_keeps_its_pixels_and_has_p(
+    bags: Any, tmp_path: Path, name: str, said: bool | None, by_file: bool
+) -> None:
+    """camera_info of a rectified topic still carries the D of the raw one."""
+    raw = replace(CAMERA, distortion=(-0.3, 0.1, 0.0, 0.0, 0.0))
+    info = bags.camera_info(raw, 0)
+    info.p[[0, 2, 5, 6]] = 25.0, 15.0, 26.0, 11.0
+    messages = [
+        (f'/camera/{name}', 0, bags.image(pixels(0), 'rgb8', 0)), (INFO, 0, info),
+    ]  # fmt: skip
+    given = replace(raw, projection=(25.0, 26.0, 15.0, 11.0)) if by_file else None
+    path = bags.write(tmp_path / 'bag', messages)
+    with BagReader(path, camera=given, image_is_rectified=said) as reader:
+        (entry,) = reader.frames()
+    camera = entry.frame.camera
+    assert camera.is_rectified == (said if said is not None else name != 'image_raw')
+    # Either way the maps belong to the pinhole of P.
+    pinhole = camera.rectified()
+    assert (pinhole.fx, pinhole.fy, pinhole.cx, pinhole.cy) == (25.0, 26.0, 15.0, 11.0)
 
 
 def test_stamps_that_jump_back_and_a_change_of_resolution(bags: Any, tmp_path: Path) -> None:

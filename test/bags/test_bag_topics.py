@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from mtl_perception.bags.bag_file import RecordedTopic
 from mtl_perception.bags.errors import BagError
-from mtl_perception.bags.topics import BagTopics, find_topics
+from mtl_perception.bags.topics import BagTopics, find_topics, says_rectified, skipped_outputs
+from mtl_perception.output_topics import (
+    camera_info_topics,
+    cloud_tasks,
+    CLOUD_TOPIC,
+    image_outputs,
+)
+from mtl_perception.tasks import standard_tasks
 import pytest
 
 TYPES = {
@@ -13,6 +20,9 @@ TYPES = {
     'c': 'sensor_msgs/msg/CompressedImage',
     'k': 'sensor_msgs/msg/CameraInfo',
     'o': 'nav_msgs/msg/Odometry',
+    'p': 'sensor_msgs/msg/PointCloud2',
+    's': 'std_msgs/msg/String',
+    'l': 'vision_msgs/msg/LabelInfo',
 }
 
 
@@ -84,6 +94,88 @@ def test_topics_of_common_cameras(
     available: dict[str, RecordedTopic], expected: BagTopics
 ) -> None:
     assert find_topics(available, BagTopics()) == expected
+
+
+OUTPUTS = (
+    'i {}/semantic/image_raw', 'i {}/normals/image_raw', 'i {}/edges/image_raw',
+    'i {}/depth/image_rect', 'k {}/depth/camera_info',
+)  # fmt: skip
+MARKS = (
+    'i {}/semantic/confidence', 's {}/semantic/label_names', 'l {}/semantic/label_info',
+    'i {}/normals_color/image_raw', 'i {}/semantic_color/image_raw', 'p {}/points',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('namespace', ['', '/mtl_perception', '/robot/head'])
+@pytest.mark.parametrize('mark', MARKS)
+def test_the_outputs_of_a_node_are_nobodys_truth(namespace: str, mark: str) -> None:
+    """Each mark alone tells the node; without any the same topics are ground truth."""
+    outputs = [entry.format(namespace) for entry in OUTPUTS]
+    camera = ['i /cam/rgb/image_raw', 'k /cam/rgb/camera_info']
+    names = {
+        kind: f'{namespace}/{kind}/image_{"rect" if kind == "depth" else "raw"}'
+        for kind in ('depth', 'semantic', 'normals', 'edges')
+    }
+    plain = topics(*camera, *outputs)
+    assert find_topics(plain, BagTopics()).targets == names
+    assert skipped_outputs(plain, find_topics(plain, BagTopics())) == {}
+    marked = topics(*camera, *outputs, mark.format(namespace))
+    found = find_topics(marked, BagTopics())
+    assert found.image == '/cam/rgb/image_raw'
+    assert found.targets == {}
+    assert skipped_outputs(marked, found) == names
+    # Who names one insists.
+    named = find_topics(marked, BagTopics(normals=names['normals']))
+    assert named.targets == {'normals': names['normals']}
+    assert set(skipped_outputs(marked, named)) == {'depth', 'semantic', 'edges'}
+    # A sensor beside the node is what it is compared with, also in the node's namespace.
+    sensor = f'{namespace}/depth/image_raw'
+    with_sensor = topics(*camera, *outputs, mark.format(namespace), f'i {sensor}')
+    assert find_topics(with_sensor, BagTopics()).targets == {'depth': sensor}
+    # A simulated camera that says its truth in the node's layout.
+    truth = topics(*camera, *(
+        entry.format('/ground_truth') for entry in (*OUTPUTS, mark)
+    ))  # fmt: skip
+    assert set(find_topics(truth, BagTopics()).targets) == set(names)
+
+
+@pytest.mark.parametrize('kinds', [
+    ('semantic',), ('depth',), ('normals',), ('semantic', 'depth', 'normals', 'edges'),
+])  # fmt: skip
+def test_what_a_model_publishes_is_known_as_such(kinds: tuple[str, ...]) -> None:
+    """By the node's own list, so that neither changes without the other."""
+    tasks = [task for task in standard_tasks('rooms') if task.kind in kinds]
+    images = [output.topic for task in tasks for output in image_outputs(task)]
+    infos = camera_info_topics(tasks)
+    available = topics(
+        'i /cam/color/image_raw', *(f'i /{name}' for name in images),
+        *(f'k /{name}' for name in infos), *([f'p /{CLOUD_TOPIC}'] if cloud_tasks(tasks) else []),
+    )  # fmt: skip
+    found = find_topics(available, BagTopics())
+    assert found.targets == {}
+    assert set(skipped_outputs(available, found)) == set(kinds)
+
+
+def test_a_depth_camera_with_a_confidence_is_no_node() -> None:
+    available = topics(
+        'i /cam/rgb/image_raw', 'i /cam/depth/image_raw', 'i /cam/depth/confidence',
+        'i /cam/depth/image_rect', 'k /cam/depth/camera_info', 'p /cam/depth/points',
+    )  # fmt: skip
+    assert find_topics(available, BagTopics()).depth == '/cam/depth/image_rect'
+
+
+@pytest.mark.parametrize(
+    ('topic', 'expected'),
+    [
+        ('/camera/image_rect', True), ('/camera/rgb/image_rect_color', True),
+        ('/image_rect/compressed', True), ('/left/image_rectified', True),
+        ('/zed/rgb/color/rect/image', True), ('/camera/image_color_rect', True),
+        ('/camera/image_raw', False), ('/camera/unrect/image', False),
+        ('/rectangle/image', False), ('/direct/image_color', False),
+    ],
+)  # fmt: skip
+def test_names_of_rectified_images(topic: str, expected: bool) -> None:
+    assert says_rectified(topic) == expected
 
 
 def test_given_topics_win() -> None:

@@ -56,13 +56,13 @@ def scene(index):
 
 def write_bag(
     path, frames=20, *, depth_late_ms=3, depth_frame='optical', distortion=(0.0,) * 5,
-    without=(), depth_size=SIZE, depth_missing=(),
+    without=(), depth_size=SIZE, depth_missing=(), colour_topic=COLOUR,
 ):
     with Writer(path, version=9) as bag:
         image, info = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CameraInfo'
         connections = {
             topic: bag.add_connection(topic, kind, typestore=STORE)
-            for topic, kind in ((COLOUR, image), (DEPTH, image), (INFO, info))
+            for topic, kind in ((colour_topic, image), (DEPTH, image), (INFO, info))
             if topic not in without
         }
 
@@ -75,7 +75,7 @@ def write_bag(
             stamp = 10**18 + index * 200_000_000
             colour, depth = scene(index)
             write(INFO, stamp, info_message(stamp, distortion))
-            write(COLOUR, stamp, image_message(colour, 'rgb8', stamp, 'optical'))
+            write(colour_topic, stamp, image_message(colour, 'rgb8', stamp, 'optical'))
             late = stamp + depth_late_ms * 1_000_000
             if index not in depth_missing:
                 depth = np.ascontiguousarray(depth[: depth_size[0], : depth_size[1]])
@@ -157,6 +157,20 @@ def test_every_and_the_split_by_time_keep_neighbours_apart(tmp_path):
     short = write_bag(tmp_path / 'short', 4)
     with pytest.raises(DatasetError, match='too short'):
         open_dataset(f'rosbag:{short}', 'train')
+
+
+def test_what_is_rectified_already_stays_as_it_is(tmp_path):
+    path = write_bag(
+        tmp_path / 'bag', 3, distortion=(-0.2, 0.05, 0.001, -0.002, 0.0),
+        colour_topic=f'{COLOUR.rpartition("/")[0]}/image_rect_color',
+    )  # fmt: skip
+    sample = open_dataset(f'rosbag:{path}', 'all')[1]
+    colour, stored = scene(1)
+    np.testing.assert_array_equal(sample.image, colour)
+    expected = np.where(stored == 0, np.nan, stored / 1000).astype(np.float32)
+    np.testing.assert_array_equal(sample.targets['depth'], expected)
+    assert sample.camera.is_rectified
+    assert sample.camera.fx == K[0]
 
 
 def test_distorted_frames_come_rectified(tmp_path):
