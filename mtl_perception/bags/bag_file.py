@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, ExitStack
 from dataclasses import dataclass
@@ -109,8 +110,8 @@ class BagFile(Closing):
             raise BagError(msg) from error
 
     def _find_topics(self) -> dict[str, RecordedTopic]:
-        metadata = _read_metadata(self.path)
-        if metadata is not None:
+        metadata = _topics_by_metadata(self.path)
+        if metadata:
             return metadata
         topics: dict[str, RecordedTopic] = {}
         for file in self._files:
@@ -145,23 +146,32 @@ class BagFile(Closing):
     def _file_messages(self, file: Path, wanted: frozenset[str]) -> Iterator[RecordedMessage]:
         from rosbags.rosbag2 import Reader
 
-        seen: set[tuple[str, int]] = set()
+        seen: Counter[tuple[str, int, int]] = Counter()
         try:
             with Reader(file) as reader:
                 connections = [entry for entry in reader.connections if entry.topic in wanted]
                 if connections:
                     for connection, recorded_ns, data in reader.messages(connections):
-                        seen.add((connection.topic, recorded_ns))
-                        yield RecordedMessage(
+                        message = RecordedMessage(
                             connection.topic, connection.msgtype, recorded_ns, bytes(data)
                         )
+                        seen[_identity(message)] += 1
+                        yield message
         # Damaged files make rosbags raise more than its own errors.
         except Exception:
             recovery = Recovery(file)
             for message in recovery.messages():
-                if message.topic in wanted and (message.topic, message.recorded_ns) not in seen:
+                identity = _identity(message)
+                if seen[identity]:
+                    seen[identity] -= 1
+                elif message.topic in wanted:
                     yield message
             self.damage += recovery.damage
+
+
+def _identity(message: RecordedMessage) -> tuple[str, int, int]:
+    """Return what tells messages apart: several of /tf may have the same time."""
+    return message.topic, message.recorded_ns, hash(message.data)
 
 
 @contextmanager
@@ -239,23 +249,33 @@ def _storage_files(path: Path) -> list[Path]:
     return files
 
 
-def _read_metadata(path: Path) -> dict[str, RecordedTopic] | None:
-    """Return the topics by metadata.yaml; None where it is missing or unreadable."""
+def read_metadata(path: Path) -> list[dict[str, Any]]:
+    """Return name, type, QoS, `message_count` by topic of metadata.yaml; empty without one."""
     import yaml
 
     file = path / _METADATA
-    if not path.is_dir() or not file.is_file():
-        return None
+    if not file.is_file():
+        return []
     try:
         information = yaml.safe_load(file.read_text())['rosbag2_bagfile_information']
-        return {
-            entry['topic_metadata']['name']: RecordedTopic(
-                normalised_type(entry['topic_metadata']['type']), int(entry['message_count'])
-            )
+        return [
+            {**entry['topic_metadata'], 'message_count': entry['message_count']}
             for entry in information['topics_with_message_count']
-        } or None
+        ]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
+        return []
+
+
+def _topics_by_metadata(path: Path) -> dict[str, RecordedTopic]:
+    try:
+        return {
+            entry['name']: RecordedTopic(
+                normalised_type(entry['type']), int(entry['message_count'])
+            )
+            for entry in read_metadata(path)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _file_topics(file: Path) -> dict[str, RecordedTopic]:

@@ -70,8 +70,8 @@ def check_export(directory: Path) -> None:
 
 def _copy(bag: Path, topics: BagTopics, ranges: Sequence[Range], path: Path) -> None:
     chosen = {index for first, last in ranges for index in range(first, last + 1)}
-    latched = latched_topics(bag)
     with BagFile(bag) as source:
+        latched = latched_topics(source)
         spans = _recorded_spans(source, str(topics.image), ranges)
         writer = MessageWriter(path)
         with writer:

@@ -61,7 +61,7 @@ class BagPlayer(Node):
         self._create_publishers(left_out)
 
     def _create_publishers(self, left_out: Collection[str]) -> None:
-        latched = latched_topics(self._bag.path)
+        latched = latched_topics(self._bag)
         skipped = []
         for name, topic in self._bag.topics.items():
             if name == CLOCK_TOPIC:

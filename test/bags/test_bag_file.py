@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+from itertools import islice
 from pathlib import Path
 import shutil
 import sqlite3
@@ -143,6 +144,35 @@ def test_a_damaged_chunk_costs_only_itself(bags: Any, tmp_path: Path) -> None:
     assert len(entries) > 0.3 * len(expected)
     assert len(damage) == 1
     assert 'damaged at byte' in damage[0]
+
+
+@pytest.mark.parametrize('storage', ['MCAP', 'SQLITE3'])
+@pytest.mark.parametrize('good', range(7))
+def test_messages_of_one_time_are_told_apart_after_damage(
+    bags: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, good: int
+) -> None:
+    """Damage after `good` messages; /tf has several at one time, two of them alike."""
+    from rosbags.rosbag2 import Reader
+
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in range(3)]
+    messages = [
+        (topic, stamp, bags.image(pictures[index], 'rgb8', stamp))
+        for topic, stamp, index in (
+            ('/tf', 1, 0), ('/tf', 1, 1), ('/tf', 1, 1), (IMAGE, 1, 0), ('/tf', 2, 1),
+            ('/tf', 2, 2),
+        )
+    ]  # fmt: skip
+    path = bags.write(tmp_path / 'bag', messages, storage=storage)
+    whole = Reader.messages
+
+    def until(self: Reader, *arguments: Any) -> Any:
+        yield from islice(whole(self, *arguments), good)
+        raise ValueError('damaged')
+
+    monkeypatch.setattr(Reader, 'messages', until)
+    entries, _ = read(path, ('/tf', IMAGE))
+    assert sorted(entries) == sorted(written(messages))
 
 
 @pytest.mark.parametrize('storage', ['MCAP', 'SQLITE3'])
