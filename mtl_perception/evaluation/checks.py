@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from mtl_perception.camera import CameraModel
+from mtl_perception.geometry.normals_from_depth import normals_from_depth
 from mtl_perception.tasks import Task
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+WINDOW_PX = 11  # at 640 columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,13 @@ class Scene:
     stamp_ns: int = 0
     pose: npt.NDArray[np.float64] | None = None  # (4, 4), camera -> world
     recorded: frozenset[str] = frozenset()
+
+    @cached_property
+    def predicted_depth_normals(self) -> Array | None:
+        """`coarse_normals` of predicted depth; several checks ask, and fitting takes a while."""
+        if self.camera is None or 'depth' not in self.predicted:
+            return None
+        return coarse_normals(self.predicted['depth'], self.camera)
 
     def only(self, predicted: Collection[str], truth: Collection[str]) -> Scene:
         """Return the scene with these maps only, with its pinhole and pose."""
@@ -114,6 +124,13 @@ def coarse_camera(camera: CameraModel, stride: int) -> CameraModel:
         -(-camera.width // stride), -(-camera.height // stride),
         camera.fx / stride, camera.fy / stride, camera.cx / stride, camera.cy / stride,
     )  # fmt: skip
+
+
+def coarse_normals(depth: Array, camera: CameraModel) -> Array:
+    """Return the normals of depth at a quarter of the pixels (see `coarse`)."""
+    stride = coarse_stride(camera.width)
+    window = max(3, 2 * (WINDOW_PX // stride // 2) + 1)
+    return normals_from_depth(coarse(depth, stride), coarse_camera(camera, stride), window)
 
 
 def coarse_stride(width: int) -> int:

@@ -21,20 +21,28 @@ BANDS = tuple(
 # Where there is no usable prediction it counts as this, as in the depth metric.
 _FLOOR_M = 1e-3
 EDGE_TOLERANCE_PX = 2
+# Sums over pixels by band; the root is taken of those of squares.
+_SUMS = (
+    'abs_rel', 'rmse_m', 'log10', 'delta1', 'delta2', 'delta3', 'scaled_abs_rel', 'scaled_rmse_m',
+)  # fmt: skip
 _EDGE_COUNTS = ('predicted', 'hit', 'true', 'found')
 
 
 class DepthByDistance:
-    """AbsRel and RMSE over the pixels whose true depth lies in [0, 1), [1, 2), [2, 4) ... m."""
+    """
+    Depth errors over the pixels whose true depth lies in [0, 1), [1, 2), [2, 4) ... m.
+
+    AbsRel, RMSE, log10 and delta1-3, and after `scaled_` AbsRel and RMSE of predictions that are
+    multiplied by median(truth) / median(prediction) of the whole frame.
+    """
 
     name = 'depth_by_distance'
     columns: tuple[str, ...] = tuple(
-        f'{metric}_{band}' for metric in ('abs_rel', 'rmse_m', 'pixels') for band in BANDS
+        f'{metric}_{band}' for metric in (*_SUMS, 'pixels') for band in BANDS
     )
 
     def __init__(self) -> None:
-        # Rows: pixels, sum of |error| / depth, sum of error squared.
-        self.arrays = {'sums': np.zeros((3, len(BANDS)))}
+        self.arrays = {'sums': np.zeros((1 + len(_SUMS), len(BANDS)))}  # the first row: pixels
         self.memory: Scene | None = None
 
     def score(self, scene: Scene) -> dict[str, float]:
@@ -46,14 +54,20 @@ class DepthByDistance:
         true = truth[valid].astype(np.float64)
         if not true.size:
             return {}
-        predicted = np.nan_to_num(
+        predicted = np.maximum(np.nan_to_num(
             scene.predicted['depth'][valid].astype(np.float64), nan=0, posinf=0, neginf=0
-        )
-        error = np.abs(np.maximum(predicted, _FLOOR_M) - true)
+        ), _FLOOR_M)  # fmt: skip
+        ratio = predicted / true
+        off = np.maximum(ratio, 1 / ratio)
+        error = np.abs(predicted - true)
+        scaled = np.abs(predicted * (np.median(true) / np.median(predicted)) - true)
         band = np.searchsorted(DISTANCES_M[1:-1], true, side='right')
         sums = np.stack([
             np.bincount(band, weights, len(BANDS))
-            for weights in (np.ones_like(true), error / true, error**2)
+            for weights in (
+                np.ones_like(true), error / true, error**2, np.log10(off),
+                *(off < 1.25**power for power in (1, 2, 3)), scaled / true, scaled**2,
+            )
         ])  # fmt: skip
         self.arrays['sums'] += sums
         return _bands(sums)
@@ -65,10 +79,11 @@ class DepthByDistance:
 
 def _bands(sums: Array) -> dict[str, float]:
     result = {}
-    for band, (count, relative, squared) in zip(BANDS, sums.T):
+    for band, (count, *totals) in zip(BANDS, sums.T):
         if count:
-            result[f'abs_rel_{band}'] = float(relative / count)
-            result[f'rmse_m_{band}'] = math.sqrt(squared / count)
+            for name, total in zip(_SUMS, totals):
+                mean = float(total / count)
+                result[f'{name}_{band}'] = math.sqrt(mean) if 'rmse' in name else mean
             result[f'pixels_{band}'] = float(count)
     return result
 

@@ -6,8 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mtl_perception.camera import CameraModel
-from mtl_perception.evaluation.checks import angles_deg, Array, coarse, coarse_stride, Scene
-from mtl_perception.evaluation.cross_task import coarse_normals
+from mtl_perception.evaluation.checks import (
+    angles_deg,
+    Array,
+    coarse,
+    coarse_normals,
+    coarse_stride,
+    Scene,
+)
 from mtl_perception.evaluation.temporal import interpolated_depth
 import numpy as np
 import numpy.typing as npt
@@ -49,14 +55,19 @@ class NormalsFocal:
     def score(self, scene: Scene) -> dict[str, float]:
         """Compare normals with normals from depth at every factor."""
         both = {'normals', 'depth'}
-        maps = scene.truth if both <= scene.recorded and both <= set(scene.truth) else (
-            scene.predicted
-        )  # fmt: skip
+        is_recorded = both <= scene.recorded and both <= set(scene.truth)
+        maps = scene.truth if is_recorded else scene.predicted
         if scene.camera is None or not both <= set(maps):
             return {}
+        by_depth = (
+            coarse_normals(maps['depth'], scene.camera)
+            if is_recorded
+            else scene.predicted_depth_normals
+        )
+        assert by_depth is not None
+        by_depth = by_depth.astype(np.float64)
         stride = coarse_stride(scene.camera.width)
         normals = coarse(maps['normals'], stride).astype(np.float64)
-        by_depth = coarse_normals(maps['depth'], scene.camera).astype(np.float64)
         along = np.abs(normals[..., 2])
         with np.errstate(invalid='ignore'):
             used = (along > _OBLIQUE[0]) & (along < _OBLIQUE[1]) & np.isfinite(by_depth[..., 0])

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import math
 
 from mtl_perception.camera import CameraModel
+from mtl_perception.evaluation import checks
 from mtl_perception.evaluation.checks import Scene
 from mtl_perception.evaluation.cross_task import CrossTaskConsistency
 from mtl_perception.evaluation.depth_checks import DepthByDistance, DepthEdges
 from mtl_perception.evaluation.focal_checks import MotionFocal, NormalsFocal
 from mtl_perception.evaluation.temporal import TemporalConsistency
+from mtl_perception.geometry.normals_from_depth import normals_from_depth
 from mtl_perception.tasks import standard_tasks, Task
 import numpy as np
 import pytest
@@ -51,16 +54,27 @@ def test_bands_of_distance_against_a_loop() -> None:
     limits = {'0_1m': (0, 1), '1_2m': (1, 2), '2_4m': (2, 4), '4_8m': (4, 8), '8m_on': (8, 99)}
     for values, frames in ((frame, rows[1:]), (check.totals(), rows)):
         for name, (near, far) in limits.items():
-            relative, squared = [], []
+            gathered: dict[str, list[float]] = {}
             for true, predicted in frames:
+                known = np.isfinite(true)
+                filled = np.where(np.isfinite(predicted), predicted, 0.001).astype(np.float64)
+                scale = np.median(true[known].astype(np.float64)) / np.median(filled[known])
                 for z, p in zip(true.ravel().tolist(), predicted.ravel().tolist()):
                     if near <= z < far:
                         p = p if np.isfinite(p) else 0.001
-                        relative.append(abs(p - z) / z)
-                        squared.append((p - z) ** 2)
-            assert values[f'pixels_{name}'] == len(relative)
-            assert values[f'abs_rel_{name}'] == pytest.approx(np.mean(relative), rel=1e-9)
-            assert values[f'rmse_m_{name}'] == pytest.approx(np.sqrt(np.mean(squared)), rel=1e-9)
+                        for metric, value in {
+                            'abs_rel': abs(p - z) / z, 'rmse_m': (p - z) ** 2,
+                            'log10': abs(math.log10(p) - math.log10(z)),
+                            **{f'delta{k}': max(p / z, z / p) < 1.25**k for k in (1, 2, 3)},
+                            'scaled_abs_rel': abs(p * scale - z) / z,
+                            'scaled_rmse_m': (p * scale - z) ** 2,
+                        }.items():  # fmt: skip
+                            gathered.setdefault(metric, []).append(value)
+            assert values[f'pixels_{name}'] == len(gathered['abs_rel'])
+            assert len(gathered) == 8
+            for metric, entries in gathered.items():
+                expected = np.mean(entries) ** (0.5 if 'rmse' in metric else 1)
+                assert values[f'{metric}_{name}'] == pytest.approx(expected, rel=1e-9)
     # A band without a pixel has no value.
     assert 'abs_rel_8m_on' not in check.score(
         Scene({'depth': np.ones((4, 4))}, {'depth': np.ones((4, 4))}, CAMERA)
@@ -219,6 +233,33 @@ def test_edges_are_compared_with_what_they_mean(meaning: str) -> None:
     values = CrossTaskConsistency(tasks).score(Scene(maps, {}, CAMERA))
     assert values['edges_recall'] == 1
     assert values['edges_precision'] == (1 if meaning == 'contours' else 0.5)
+    # Against each alone, whatever they mean: half of what is predicted, all that is there.
+    for other in ('labels', 'depth'):
+        assert values[f'edges_vs_{other}_precision'] == 0.5
+        assert values[f'edges_vs_{other}_recall'] == 1
+        assert values[f'edges_vs_{other}_f'] == pytest.approx(2 / 3)
+    del maps['semantic']
+    alone = CrossTaskConsistency(tasks).score(Scene(maps, {}, CAMERA))
+    assert 'edges_vs_labels_f' not in alone
+    assert alone['edges_vs_depth_precision'] == 0.5
+    assert ('edges_f' in alone) == (meaning != 'label_borders')
+
+
+def test_normals_of_predicted_depth_are_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+
+    def counted(depth: np.ndarray, camera: CameraModel, window: int) -> np.ndarray:
+        fitted.append(depth)
+        return normals_from_depth(depth, camera, window)
+
+    monkeypatch.setattr(checks, 'normals_from_depth', counted)
+    scene = Scene(corner(), {}, CAMERA)
+    values = [
+        check.score(scene)
+        for check in (CrossTaskConsistency(standard_tasks('rooms')), NormalsFocal())
+    ]
+    assert all(values)
+    assert len(fitted) == 1
 
 
 @pytest.mark.parametrize('error', [1.0, 1.3, 0.75])

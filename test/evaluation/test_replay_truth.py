@@ -94,7 +94,9 @@ def test_the_truth_is_perfect_on_every_metric(perfect: tuple[ReplayReport, Path]
     assert scores['depth']['abs_rel'] == scores['depth']['rmse_m'] == 0
     assert scores['depth']['delta1'] == scores['depth']['scaled_delta1'] == 1
     bands = scores['depth_by_distance']
-    assert {value for name, value in bands.items() if not name.startswith('pixels')} == {0.0}
+    assert {value for name, value in bands.items() if name.startswith('delta')} == {1.0}
+    errors = [value for name, value in bands.items() if not name.startswith(('pixels', 'delta'))]
+    assert set(errors) == {0.0}
     assert scores['normals']['mean_deg'] == pytest.approx(0, abs=1e-6)
     assert scores['edges']['f_best_tolerance'] == pytest.approx(1)
     assert scores['depth_edges']['f'] == pytest.approx(1)
@@ -141,6 +143,10 @@ def test_known_errors_are_measured_as_such(
     for name, value in scores['depth_by_distance'].items():
         if name.startswith('abs_rel'):
             assert value == pytest.approx(0.1, rel=1e-5)
+        elif name.startswith('log10'):
+            assert value == pytest.approx(np.log10(1.1), rel=1e-5)
+        elif name.startswith('scaled'):
+            assert value == pytest.approx(0, abs=1e-5)
     assert scores['normals']['mean_deg'] == pytest.approx(10, abs=1e-3)
     assert scores['normals']['within_11.25'] == 1
     assert scores['semantic']['pixel_accuracy'] == pytest.approx(hits / total, abs=1e-12)

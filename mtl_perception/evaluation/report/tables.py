@@ -15,7 +15,14 @@ from mtl_perception.evaluation.report.metric_words import (
 )
 from mtl_perception.evaluation.report.run_record import RunRecord
 
-_BAND_METRICS = ('abs_rel', 'rmse_m')
+_BAND_METRICS = {
+    'abs_rel': 'AbsRel by true distance',
+    'rmse_m': 'RMSE by true distance, metres',
+    'log10': 'log10 error by true distance',
+    **{f'delta{power}': f'delta{power} by true distance' for power in (1, 2, 3)},
+    'scaled_abs_rel': 'median-scaled AbsRel by true distance',
+    'scaled_rmse_m': 'median-scaled RMSE by true distance, metres',
+}
 
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
@@ -70,13 +77,12 @@ def score_tables(runs: Sequence[RunRecord]) -> str:
 def distance_tables(runs: Sequence[RunRecord]) -> str:
     """Show depth errors by distance band with bars."""
     scores = [run.document.get('scores', {}).get('depth_by_distance', {}) for run in runs]
-    words = {'abs_rel': 'AbsRel by true distance', 'rmse_m': 'RMSE by true distance, metres'}
     result = ''
-    for metric in _BAND_METRICS:
+    for metric, words in _BAND_METRICS.items():
         keys = [key for key in _union(scores) if key.startswith(f'{metric}_')]
         rows = {band_words(key.removeprefix(f'{metric}_')): key for key in keys}
         result += bar_table(
-            words[metric], [run.name for run in runs],
+            words, [run.name for run in runs],
             {name: [values.get(key) for values in scores] for name, key in rows.items()},
         )  # fmt: skip
     return result
