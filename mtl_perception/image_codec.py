@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import cv2
 from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.rvl import decode_rvl
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +41,9 @@ _TO_RGB: Final = {
 # What compressed_depth_image_transport puts before the picture: its format, a float for the
 # scale of inverse depth and one for its offset.
 _DEPTH_HEADER: Final = struct.Struct('<iff')
+# And what follows it before RVL: columns and rows.
+_RVL_SIZE: Final = struct.Struct('<ii')
+_MOST_PIXELS: Final = 1 << 26  # beyond any depth camera: a size made of damaged bytes
 
 
 class ImageCodecError(MtlPerceptionError):
@@ -192,22 +196,50 @@ def decode_compressed_depth(data: Any, format_name: str) -> NDArray[np.float32]:
 
     `format_name` is the message's format: '16UC1; compressedDepth png', where the PNG after
     the 12 bytes of header holds millimetres; or '32FC1; compressedDepth png', where it holds
-    quantised inverse depth q = a / z + b with a and b in the header, 0 = invalid. Source:
-    compressed_depth_image_transport.
+    quantised inverse depth q = a / z + b with a and b in the header, 0 = invalid. With `rvl` for
+    `png`, columns and rows (int32) and RVL code (`mtl_perception.rvl`) take the PNG's place.
+    Source: compressed_depth_image_transport.
 
     Raises
     ------
     ImageCodecError
-        The bytes are too few or no 16 bit PNG (RVL is not supported), or the format is another.
+        The bytes are too few, no 16 bit PNG or no RVL, or the format is another.
 
     """
     encoding = format_name.partition(';')[0].strip()
     buffer = np.frombuffer(data, np.uint8)
-    if encoding not in ('16UC1', 'mono16', '32FC1') or 'rvl' in format_name.lower():
+    if encoding not in ('16UC1', 'mono16', '32FC1'):
         raise ImageCodecError(
             f'compressed depth of format {format_name!r} cannot be decoded; known are '
-            "'16UC1; compressedDepth png' and '32FC1; compressedDepth png'"
+            "'16UC1; compressedDepth' and '32FC1; compressedDepth', png or rvl"
         )
+    is_rvl = 'rvl' in format_name.lower()
+    picture = _rvl_picture(buffer) if is_rvl else _png_picture(buffer)
+    if encoding != '32FC1':
+        return to_metres(picture, '16UC1')
+    _, scale, offset = _DEPTH_HEADER.unpack_from(buffer.data)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        depth = np.float32(scale) / (picture.astype(np.float32) - np.float32(offset))
+    depth[picture == 0] = np.nan
+    return to_metres(depth, '32FC1')
+
+
+def _rvl_picture(buffer: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    start = _DEPTH_HEADER.size + _RVL_SIZE.size
+    if buffer.size < start:
+        raise ImageCodecError(
+            f'{buffer.size} bytes of compressed depth are less than the {start} of its header'
+        )
+    columns, rows = _RVL_SIZE.unpack_from(buffer.data, _DEPTH_HEADER.size)
+    if columns <= 0 or rows <= 0 or columns * rows > _MOST_PIXELS:
+        raise ImageCodecError(f'compressed depth of {columns}x{rows} pixels cannot be')
+    try:
+        return decode_rvl(buffer[start:], columns * rows).reshape(rows, columns)
+    except ValueError as error:
+        raise ImageCodecError(f'compressed depth is damaged: {error}') from error
+
+
+def _png_picture(buffer: NDArray[np.uint8]) -> NDArray[np.uint16]:
     picture = None
     try:
         if buffer.size > _DEPTH_HEADER.size:
@@ -219,10 +251,4 @@ def decode_compressed_depth(data: Any, format_name: str) -> NDArray[np.float32]:
             f'{buffer.size} bytes of compressed depth are not {_DEPTH_HEADER.size} bytes of '
             'header and a 16 bit PNG'
         )
-    if encoding != '32FC1':
-        return to_metres(picture, '16UC1')
-    _, scale, offset = _DEPTH_HEADER.unpack_from(buffer.data)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        depth = np.float32(scale) / (picture.astype(np.float32) - np.float32(offset))
-    depth[picture == 0] = np.nan
-    return to_metres(depth, '32FC1')
+    return picture
