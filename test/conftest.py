@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 import os
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,10 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class BagMaker:
     """Makes sensor messages with rosbags' own classes and writes them as a rosbag2."""
 
-    def __init__(self) -> None:
+    def __init__(self, distribution: str = 'ROS2_HUMBLE') -> None:
         from rosbags.typesys import get_typestore, Stores
 
-        self.typestore = get_typestore(Stores.ROS2_HUMBLE)
+        self.typestore = get_typestore(Stores[distribution])
         self._types = self.typestore.types
 
     def header(self, stamp_ns: int, frame_id: str = 'optical') -> Any:
@@ -145,23 +145,40 @@ class BagMaker:
         *,
         storage: str = 'MCAP',
         compression: str | None = None,
+        version: int = 9,
+        type_name: Callable[[str], str] = str,
+        silent: Mapping[str, str] | None = None,
     ) -> Path:
-        """Write (topic, recorded_ns, message) to the new folder `path`; return it."""
+        """
+        Write (topic, recorded_ns, message) to the new folder `path`; return it.
+
+        :param version: of the metadata, 8 or 9
+        :param type_name: how the recording calls a type
+        :param silent: types of topics without a message
+        """
         from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-        writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage])
+        writer = Writer(path, version=version, storage_plugin=StoragePlugin[storage])
         if compression is not None:
             writer.set_compression(CompressionMode[compression], CompressionFormat.ZSTD)
         connections: dict[str, Any] = {}
+
+        def opened(topic: str, name: str) -> Any:
+            if topic not in connections:
+                definition, _ = self.typestore.generate_msgdef(name, ros_version=2)
+                connections[topic] = writer.add_connection(
+                    topic, type_name(name), msgdef=definition,
+                    rihs01=self.typestore.hash_rihs01(name),
+                )
+            return connections[topic]
+
         with writer:
+            for topic, name in (silent or {}).items():
+                opened(topic, name)
             for topic, recorded_ns, message in messages:
                 name = message.__msgtype__
-                if topic not in connections:
-                    connections[topic] = writer.add_connection(
-                        topic, name, typestore=self.typestore
-                    )
                 data = self.typestore.serialize_cdr(message, name)
-                writer.write(connections[topic], recorded_ns, data)
+                writer.write(opened(topic, name), recorded_ns, data)
         return path
 
 

@@ -67,6 +67,33 @@ def test_a_bag_becomes_numbers_and_pictures(
     assert set(json.loads((out / 'metrics.json').read_text())['scores']) <= FREE
 
 
+def test_the_node_that_ran_while_recording_is_not_scored_against_itself(
+    bags: Any, small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = []
+    for index in range(2):
+        stamp = 10**9 + index * 33 * MS
+        random = np.random.default_rng(index)
+        pixels = random.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        labels = random.integers(0, 18, (96, 128), dtype=np.uint8)
+        messages += [
+            ('/camera/color/image_raw', stamp, bags.image(pixels, 'rgb8', stamp)),
+            ('/semantic/image_raw', stamp, bags.image(labels, 'mono8', stamp)),
+            ('/semantic/confidence', stamp,
+             bags.image(np.ones((96, 128), np.float32), '32FC1', stamp)),
+        ]  # fmt: skip
+    bag = bags.write(tmp_path / 'bag', messages)
+    out = tmp_path / 'out'
+    command = [str(bag), '--out', str(out), '--model', str(small_bundle)]
+    assert main(command) == 0
+    assert json.loads((out / 'metrics.json').read_text())['topics']['semantic'] is None
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert 'note: /semantic/image_raw is the output of a perception node' in printed
+    assert main([*command, '--semantic-topic', '/semantic/image_raw']) == 0
+    assert 'semantic' in json.loads((out / 'metrics.json').read_text())['scores']
+    assert 'note: /semantic' not in ' '.join(capsys.readouterr().out.split())
+
+
 def test_without_depth_there_are_pictures_and_latencies(
     bags: Any, small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,10 +140,20 @@ def test_a_bag_without_frames_is_an_error(
     empty = bags.write(tmp_path / 'empty', [('/cam/camera_info', 1, bags.camera_info(CAMERA, 1))])
     with pytest.raises(BagError, match='no colour image'):
         main([str(empty), *command[1:]])
+    silent = bags.write(
+        tmp_path / 'silent', [('/cam/camera_info', 1, bags.camera_info(CAMERA, 1))],
+        silent={'/cam/image_raw': 'sensor_msgs/msg/Image'},
+    )  # fmt: skip
     # As the command line: one line, exit code 1.
-    capsys.readouterr()
-    assert cli.main(['replay', str(empty), *command[1:]]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    for path, sentence in (
+        (empty, 'no colour image'),
+        (silent, 'no frame could be processed: the image topic has no messages'),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert cli.main(['replay', str(path), *command[1:]]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(path) in line
+        assert sentence in line
 
 
 def test_ctrl_c_writes_the_results(
