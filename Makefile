@@ -22,7 +22,8 @@ lint: $(VENV)/.test
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 
-# Everything, the full matrix of systems and backbones included; hours on two cores.
+# Everything, the full matrix of systems and backbones and the cycle of every recipe included;
+# hours on two cores.
 matrix: $(VENV)/.test
 	$(RUN) -m pytest -m 'not gpu' --junitxml=matrix.xml $(PYTEST_ARGS)
 	$(RUN) test/networks/matrix_table.py matrix.xml

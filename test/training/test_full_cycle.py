@@ -3,6 +3,7 @@
 Every system and every dataset once: train, kill -9, resume, bundle, the same maps in ONNX Runtime.
 
 Each case is a recipe file and the command line, on a small tree in the dataset's exact layout.
+test_recipe_cycles.py does so with every recipe of the package.
 """
 
 from __future__ import annotations
@@ -106,11 +107,11 @@ def rosbag(root):
     return tasks, {'train': 'morning', 'validation': 'noon'}
 
 
-def rooms(root):
+def rooms(root, splits=('train', 'validation')):
     from mtl_perception.datasets.rooms_command import main
 
-    for split, seed in (('train', '2'), ('validation', '3')):
-        out = ['--out', str(root / split), '--seed', seed]
+    for seed, split in enumerate(splits):
+        out = ['--out', str(root / split), '--seed', str(2 + seed)]
         assert main(['--frames', '2', '--size', '48x36', '--frames-per-world', '2', *out]) == 0
     return 'rooms', {'train': 'train', 'validation': 'validation'}
 
@@ -156,22 +157,59 @@ def kill_at_random(context, arguments, out):
     return torch.load(out / 'last.ckpt', weights_only=True)['global_step']
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ('system', 'write'), CYCLES, ids=[f'{system}-{each.__name__}' for system, each in CYCLES]
-)
-def test_train_kill_resume_bundle_and_onnx_runtime(
-    system, write, processes, tmp_path, monkeypatch
-):
+def cycle(recipe, context, tmp_path):
+    """Train, kill, resume; what is left is the whole run, and its bundle computes the same."""
     from mtl_perception.agreement import disagreement, FP32_TOLERANCE
     from mtl_perception.bundle import verify_bundle
     from mtl_perception.cli import main
     from mtl_perception.inference.engine import open_engine
     from safetensors.numpy import load_file
 
+    config, out = tmp_path / 'recipe.yaml', tmp_path / 'run'
+    config.write_text(yaml.safe_dump(recipe))
+    arguments = ['train', '--config', str(config), '--out', str(out), '--device', 'cpu']
+    reached = kill_at_random(context, arguments, out)
+    assert 1 <= reached <= 3
+    assert main([*arguments, '--resume']) == 0
+    checkpoint = torch.load(out / 'last.ckpt', weights_only=True)
+    assert checkpoint['global_step'] == 3
+    four = ('semantic', 'depth', 'normals', 'edges')
+    tasks = recipe['tasks']
+    names = four if tasks == 'rooms' else [task['name'] for task in tasks]
+    assert set(verify_bundle(out / 'bundle')) == set(names)
+    check = load_file(out / 'bundle' / 'check.safetensors')
+    with open_engine(out / 'bundle', 'onnxruntime') as engine:
+        maps = engine.run(check['input.image'], check['input.depth_scale'])
+        errors = disagreement(
+            engine.manifest.tasks,
+            {name: check[f'output.{name}'] for name in engine.manifest.output_names},
+            maps,
+        )
+        for task in engine.manifest.tasks:
+            assert errors[task.name] <= FP32_TOLERANCE[task.kind], (task.name, errors)
+    return engine.manifest, checkpoint
+
+
+@pytest.fixture
+def short_tables(monkeypatch):
+    """Let the trees be small here as in the process that is killed."""
     for module, name, value in SHORT:
         monkeypatch.setattr(module, name, value)
+
+
+LOOP = {
+    'checkpoint_every_steps': 1, 'validate_every_steps': 3, 'threads': 1, 'picture_rows': 1,
+    'validation_frames': 2,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures('short_tables')
+@pytest.mark.parametrize(
+    ('system', 'write'), CYCLES, ids=[f'{system}-{each.__name__}' for system, each in CYCLES]
+)
+def test_train_kill_resume_bundle_and_onnx_runtime(system, write, processes, tmp_path):
     (tmp_path / 'data').mkdir()
     tasks, data = write(tmp_path / 'data')
     recipe = {
@@ -187,29 +225,6 @@ def test_train_kill_resume_bundle_and_onnx_runtime(
             'train': 'train', 'validation': 'val', 'workers': 0, **data,
         },
         'optimiser': {'steps': 3, 'batch_size': 2, 'learning_rate': 1e-4},
-        'loop': {
-            'checkpoint_every_steps': 1, 'validate_every_steps': 3, 'threads': 1,
-            'picture_rows': 1, 'validation_frames': 2,
-        },
+        'loop': LOOP,
     }
-    config, out = tmp_path / 'recipe.yaml', tmp_path / 'run'
-    config.write_text(yaml.safe_dump(recipe))
-    arguments = ['train', '--config', str(config), '--out', str(out), '--device', 'cpu']
-    reached = kill_at_random(processes, arguments, out)
-    assert 1 <= reached <= 3
-    assert main([*arguments, '--resume']) == 0
-    checkpoint = torch.load(out / 'last.ckpt', weights_only=True)
-    assert checkpoint['global_step'] == 3
-    four = ('semantic', 'depth', 'normals', 'edges')
-    names = four if tasks == 'rooms' else [task['name'] for task in tasks]
-    assert set(verify_bundle(out / 'bundle')) == set(names)
-    check = load_file(out / 'bundle' / 'check.safetensors')
-    with open_engine(out / 'bundle', 'onnxruntime') as engine:
-        maps = engine.run(check['input.image'], check['input.depth_scale'])
-        errors = disagreement(
-            engine.manifest.tasks,
-            {name: check[f'output.{name}'] for name in engine.manifest.output_names},
-            maps,
-        )
-        for task in engine.manifest.tasks:
-            assert errors[task.name] <= FP32_TOLERANCE[task.kind], (task.name, errors)
+    cycle(recipe, processes, tmp_path)
