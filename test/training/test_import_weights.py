@@ -84,7 +84,10 @@ def test_checkpoints_are_read_as_plain_tensors_wherever_the_weights_lie(tmp_path
         read_weights(tmp_path / 'list.pth')
 
 
-@pytest.mark.parametrize('backbone', ['mobilenetv2_100', 'resnet18', 'swin_tiny'])
+@pytest.mark.parametrize(
+    'backbone',
+    ['mobilenetv2_100', 'resnet18', 'swin_tiny', 'hrnet_w18_small_v2', 'resnet101'],
+)
 def test_a_timm_model_becomes_the_backbone(backbone):
     """Every tensor of the backbone is found under timm's own names."""
     source = {
