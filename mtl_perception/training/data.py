@@ -32,7 +32,7 @@ class Batch:
     names: list[str]
     damaged: tuple[str, ...] = ()  # what was said of frames that could not be read
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
         return Batch(
             self.image.to(device, non_blocking=True),

@@ -18,6 +18,7 @@ from mtl_perception.training.picture_grid import prediction_grid
 from mtl_perception.training.scoring import describe, finished_maps, rounded, score, TrainingMean
 import numpy as np
 from rich.console import Console
+import torch
 from torch import nn
 
 SCORES_FILE = 'scores.json'
@@ -39,11 +40,14 @@ def finish(
     train_frames: ValidationFrames,
     held_out: ValidationFrames,
     out: Path,
+    device: torch.device,
 ) -> Manifest:
     """
     Score `network` on all held-out frames and write scores.json, a picture and bundle/.
 
+    :param network: on `device`; the bundle is made of it on the CPU
     :param train_frames: for the predictors that answer with a mean, whatever they see
+    :param device: where to score
     :returns: the manifest of the bundle
     """
     console = Console()
@@ -51,7 +55,7 @@ def finish(
     mean = TrainingMean(tasks, manifest.network_size)
     for batch in validation_loader(train_frames, 8, _MEAN_FRAMES):
         mean.update(batch)
-    graph = PerceptionGraph(network, manifest).eval()
+    graph = PerceptionGraph(network, manifest).eval().to(device)
     loader = validation_loader(held_out, 8)
     predictors = {
         'this network': lambda batch: finished_maps(graph, manifest, batch),
@@ -61,14 +65,15 @@ def finish(
     }
     scores = {}
     for name, predict in predictors.items():
-        scores[name] = rounded(score(predict, loader, tasks))
+        scores[name] = rounded(score(predict, loader, tasks, device=device))
         console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False, soft_wrap=True)
     (out / 'pictures').mkdir(exist_ok=True)
     atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
     chosen = spread_batch(held_out, 8)
-    write_png(out / 'pictures' / 'final.png', prediction_grid(network, manifest, chosen))
+    picture = prediction_grid(network, manifest, chosen.to(device))
+    write_png(out / 'pictures' / 'final.png', picture)
     manifest = save_bundle(
-        network,
+        network.cpu(),
         replace(manifest, scores=scores),
         out / BUNDLE_DIRECTORY,
         chosen.image[0].numpy(),

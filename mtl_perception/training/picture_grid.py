@@ -33,7 +33,7 @@ def _picture(task: Task, values: Tensor, *, is_target: bool) -> Picture:
 @torch.no_grad()
 def prediction_grid(network: nn.Module, manifest: Manifest, batch: Batch) -> Picture:
     """Return one row a frame: the image, then for every task the truth and the prediction."""
-    graph = PerceptionGraph(network, manifest).eval()
+    graph = PerceptionGraph(network, manifest).eval().to(batch.image.device)
     return comparison_grid(finished_maps(graph, manifest, batch), manifest, batch)
 
 

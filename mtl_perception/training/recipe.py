@@ -52,6 +52,9 @@ class NetworkRecipe:
     # The network sees (RGB in 0..1 - mean) / std.
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    # Size of labels over `size`, in bundle and scores: 1 or 1/2; None = 1 below 480 rows or
+    # columns, else 1/2, which is cheaper.
+    label_scale: float | None = None
 
     def __post_init__(self) -> None:
         both = self.pretrained is not None and self.initial is not None
@@ -64,6 +67,8 @@ class NetworkRecipe:
         inside = all(0 <= each <= 1 for each in self.mean)
         _require(inside, 'mean', self.mean, 'should be between 0 and 1')
         _require(min(self.std) > 0, 'std', self.std, 'should be positive')
+        scale = self.label_scale
+        _require(scale in (None, 1.0, 0.5), 'label_scale', scale, 'should be 1, 0.5 or null')
 
 
 @dataclass(frozen=True)

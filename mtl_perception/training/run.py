@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-import json
 import logging
 import os
 from pathlib import Path
@@ -16,19 +15,13 @@ import warnings
 
 import lightning as L
 import mtl_perception
-from mtl_perception.files import atomic_write
 from mtl_perception.manifest import load_manifest, Manifest
 from mtl_perception.networks.build import build_network
 from mtl_perception.networks.network import Network
 from mtl_perception.training.adaptation.frames import domain_loader
 from mtl_perception.training.adaptation.module import AdaptationModule
 from mtl_perception.training.best import BEST_CHECKPOINT, BestCheckpoint
-from mtl_perception.training.callbacks import (
-    LAST_CHECKPOINT,
-    LastCheckpoint,
-    RunProgress,
-    WeightAveraging,
-)
+from mtl_perception.training.callbacks import LastCheckpoint, RunProgress, WeightAveraging
 from mtl_perception.training.damage import DamagedFrames
 from mtl_perception.training.data import TrainingFrames, ValidationFrames
 from mtl_perception.training.errors import TrainingError
@@ -42,11 +35,11 @@ from mtl_perception.training.loading import (
     validation_loader,
 )
 from mtl_perception.training.module import MultiTaskModule
-from mtl_perception.training.parsing import parse
 from mtl_perception.training.picture_grid import PictureGrid
 from mtl_perception.training.reading import Frames
 from mtl_perception.training.recipe import BEST, expand, IMAGENET, Recipe, SKIP
 from mtl_perception.training.report import write_report
+from mtl_perception.training.run_directory import plain_recipe, prepare_directory
 from mtl_perception.training.trainer import (
     check_device,
     is_first_process,
@@ -56,53 +49,6 @@ from mtl_perception.training.trainer import (
 from rich.console import Console
 import torch
 from torch import nn
-
-RECIPE_FILE = 'recipe.json'
-# The parts of a recipe that decide what is learned.
-_LEARNED = ('tasks', 'auxiliary', 'network', 'optimiser', 'augmentation', 'loss', 'adaptation')
-
-
-def _plain(recipe: Recipe) -> Any:
-    return json.loads(json.dumps(recipe.to_json()))
-
-
-def prepare_directory(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
-    """
-    Make the output directory and return the checkpoint to continue from, if any.
-
-    Raises
-    ------
-    TrainingError
-        If a run lies there and `resume` is not asked for, if there is none to resume, or if it
-        was made with another recipe (how it is carried out may differ, what is learned not).
-
-    """
-    checkpoint = out / LAST_CHECKPOINT
-    if not resume:
-        if checkpoint.exists():
-            msg = f'{out} holds a training run already; add --resume, or give another --out'
-            raise TrainingError(msg)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            atomic_write(out / RECIPE_FILE, json.dumps(_plain(recipe), indent=2) + '\n')
-        except OSError as error:
-            msg = f'{out} cannot be written: {error.strerror}; give another --out'
-            raise TrainingError(msg) from error
-        return None
-    if not checkpoint.exists():
-        msg = f'{out} holds no {LAST_CHECKPOINT} to resume from; start without --resume'
-        raise TrainingError(msg)
-    stored = json.loads((out / RECIPE_FILE).read_text(encoding='utf-8'))
-    # Parsed, what an older version did not know has the value that it means.
-    before, now = _plain(parse(Recipe, stored, RECIPE_FILE)), _plain(recipe)
-    for section in _LEARNED:
-        if before[section] != now[section]:
-            msg = (
-                f'{out} was trained with another recipe: {section} was {before[section]}, is '
-                f'{now[section]}; use the same recipe, or give another --out'
-            )
-            raise TrainingError(msg)
-    return checkpoint
 
 
 def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
@@ -137,7 +83,7 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
         tasks=tasks,
         auxiliary=network.auxiliary_tasks,
         network_size=part.size,
-        label_scale=1.0 if min(part.size) < 480 else 0.5,
+        label_scale=part.label_scale or (1.0 if min(part.size) < 480 else 0.5),
         reference_focal_px=part.reference_focal_px,
         depth_range_m=part.depth_range_m,
         mean=part.mean,
@@ -152,12 +98,13 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
 class Fitted:
     """What a run learned."""
 
-    network: nn.Module  # the averaged weights where the recipe averages
+    network: nn.Module  # the averaged weights where the recipe averages, on `device`
     manifest: Manifest  # without scores and provenance
     train_frames: ValidationFrames  # as they are, not varied
     held_out: ValidationFrames
     steps: int  # of these weights
     seconds: float  # since this process began or resumed the run
+    device: torch.device  # where it was trained
     damaged: tuple[str, ...] = ()  # what was said of frames that were skipped
 
 
@@ -265,13 +212,16 @@ def fit(
         steps = best.step
         text = f'taking the weights of step {steps}, the best validation'
         console.print(text, highlight=False, soft_wrap=True)
+    # Lightning has taken the module off it.
+    where = trainer.strategy.root_device
     return Fitted(
-        network=module.averaged_network.cpu(),
+        network=module.averaged_network.to(where),
         manifest=manifest,
         train_frames=dataset.unaugmented(),
         held_out=held_out,
         steps=steps,
         seconds=time.monotonic() - began,
+        device=where,
         damaged=tuple(damage.messages),
     )
 
@@ -329,13 +279,15 @@ def train(
             'torch': torch.__version__,
             'lightning': L.__version__,
         },
-        'recipe': _plain(recipe),
+        'recipe': plain_recipe(recipe),
     }
     manifest = replace(fitted.manifest, provenance=facts)
     if not is_first_process():
         return manifest
     with told_plainly(out):
-        manifest = finish(fitted.network, manifest, fitted.train_frames, fitted.held_out, out)
+        manifest = finish(
+            fitted.network, manifest, fitted.train_frames, fitted.held_out, out, fitted.device
+        )
         report = write_report(manifest, out)
     Console().print(f'report written to {report}', highlight=False, soft_wrap=True)
     return manifest

@@ -76,10 +76,13 @@ def score(
     batches: Iterable[Batch],
     tasks: Iterable[Task],
     protocol: str = DEFAULT_PROTOCOL,
+    *,
+    device: torch.device | str = 'cpu',
 ) -> dict[str, float]:
-    """Return the scores of a predictor over all batches."""
-    metrics = make_metrics(tasks, protocol)
-    for batch in batches:
+    """Return the scores of a predictor over all batches, which it gets on `device`."""
+    metrics = make_metrics(tasks, protocol).to(device)
+    for each in batches:
+        batch = each.to(device)
         update_metrics(metrics, predict(batch), batch.targets)
     return flat_scores(metrics)
 
@@ -138,8 +141,10 @@ class TrainingMean:
                 maps[task.name] = sums[0] / counts.clamp(min=1)
 
         def predict(batch: Batch) -> Mapping[str, Tensor]:
-            size = len(batch.names)
-            return {name: each.expand(size, *each.shape) for name, each in maps.items()}
+            size, device = len(batch.names), batch.image.device
+            return {
+                name: each.to(device).expand(size, *each.shape) for name, each in maps.items()
+            }
 
         return predict
 

@@ -19,7 +19,8 @@ from mtl_perception.training.evaluate import evaluate
 from mtl_perception.training.finish import BUNDLE_DIRECTORY
 from mtl_perception.training.parsing import parse, read_yaml
 from mtl_perception.training.recipe import load_recipe, Recipe
-from mtl_perception.training.run import RECIPE_FILE, train
+from mtl_perception.training.run import train
+from mtl_perception.training.run_directory import check_same_recipe, plain_recipe, RECIPE_FILE
 
 EVALUATION_FILE = 'evaluation.json'
 # What networks of one study may differ in; data, steps and augmentation are the budget.
@@ -101,13 +102,8 @@ def load_plan(path: Path) -> tuple[StudyPlan, Recipe]:
     return plan, _changed(base, plan.changes, f'{path.name}.changes')
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(recipe.to_json()))
-    return values
-
-
 def _changed(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]], where: str) -> Recipe:
-    values = _plain(recipe)
+    values = plain_recipe(recipe)
     for section, fields in changes.items():
         if not isinstance(values.get(section), dict):
             msg = f'{where}.{section}: no such section of the recipe'
@@ -194,7 +190,7 @@ def run_study(
         finished = folder / EVALUATION_FILE
         before(index, run, finished.exists())
         if (folder / RECIPE_FILE).exists():
-            _check_same(run, folder)
+            check_same_recipe(run.recipe, folder)
         if not finished.exists():
             train(
                 run.recipe, train_frames, validation_frames, folder,
@@ -203,18 +199,6 @@ def run_study(
             _score(study, run, folder, validation_frames)
         results[run.label, run.seed] = json.loads(finished.read_text(encoding='utf-8'))
     return results
-
-
-def _check_same(run: Run, folder: Path) -> None:
-    before = json.loads((folder / RECIPE_FILE).read_text(encoding='utf-8'))
-    for section, value in _plain(run.recipe).items():
-        # How a run is carried out may differ between its parts.
-        if section not in ('loop', 'data', 'description') and before.get(section) != value:
-            msg = (
-                f'{folder} was trained with another recipe: {section} was '
-                f'{before.get(section)}, is {value}; give another --out, or remove that folder'
-            )
-            raise TrainingError(msg)
 
 
 def _score(study: Study, run: Run, folder: Path, frames: Dataset) -> None:

@@ -39,6 +39,18 @@ def test_every_recipe_builds_and_names_its_missing_data(path, tmp_path, monkeypa
     assert any(line.startswith('data: ') and 'nowhere' in line for line in missing)
 
 
+OF_PAPERS = [path for path in RECIPES if not path.stem.startswith(('rooms', 'rosbag'))]
+
+
+@pytest.mark.parametrize('path', OF_PAPERS, ids=lambda path: path.stem)
+def test_recipes_of_papers_decide_a_label_for_every_pixel(path):
+    recipe = load_recipe(path)
+    network = replace(recipe.network, pretrained=None)
+    with torch.device('meta'):
+        _, manifest = make_network(replace(recipe, network=network))
+    assert manifest.label_size == recipe.network.size
+
+
 # Measured on the released code, in millions.
 @pytest.mark.parametrize(
     ('name', 'millions'),

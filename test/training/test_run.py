@@ -26,7 +26,8 @@ from mtl_perception.training.recipe import (
     OptimiserRecipe,
     Recipe,
 )
-from mtl_perception.training.run import fit, prepare_directory, train
+from mtl_perception.training.run import fit, make_network, train
+from mtl_perception.training.run_directory import prepare_directory
 from mtl_perception.training.task_recipe import TaskRecipe
 import numpy as np
 import pytest
@@ -179,6 +180,40 @@ def test_out_and_resume_must_fit(box_frames, tmp_path, uninterrupted):
     other = replace(TINY, loss=LossRecipe())
     with pytest.raises(TrainingError, match='another recipe: loss was'):
         fit(other, box_frames, box_frames, out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'loop': replace(TINY.loop, seed=7)}, r'loop\.seed was 0, is 7'),
+        ({'data': replace(TINY.data, kind='nyud')}, r'data\.kind was rooms, is nyud'),
+        ({'data': replace(TINY.data, train='other')}, r'data\.train was train, is other'),
+        ({'data': replace(TINY.data, options={'a': 1})}, r"data\.options was {}, is {'a': 1}"),
+    ],
+)
+def test_other_frames_or_another_seed_are_no_resumption(tmp_path, changed, message):
+    prepare_directory(TINY, tmp_path, resume=False)
+    (tmp_path / 'last.ckpt').touch()
+    # How it is carried out, and where the data lie, may change.
+    moved = replace(
+        TINY, data=replace(TINY.data, root='elsewhere', workers=3, corrupt='skip'),
+        loop=replace(TINY.loop, threads=2, precision='bfloat16'),
+    )
+    assert prepare_directory(moved, tmp_path, resume=True) == tmp_path / 'last.ckpt'
+    with pytest.raises(TrainingError, match=f'another recipe: {message}'):
+        prepare_directory(replace(TINY, **changed), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ('size', 'given', 'expected'),
+    [((448, 576), None, 1.0), ((480, 640), None, 0.5), ((480, 640), 1.0, 1.0),
+     ((64, 96), 0.5, 0.5)],
+)
+def test_labels_are_as_large_as_the_recipe_says(size, given, expected):
+    network = replace(TINY.network, size=size, label_scale=given)
+    with torch.device('meta'):
+        _, manifest = make_network(replace(TINY, network=network))
+    assert manifest.label_size == (size[0] * expected, size[1] * expected)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_frames_named(box_frames, tmp_path):

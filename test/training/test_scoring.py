@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
+from mtl_perception.manifest import Manifest
+from mtl_perception.networks.outputs import Outputs
 from mtl_perception.tasks import standard_tasks
-from mtl_perception.training.data import collate, ValidationFrames
+from mtl_perception.training import picture_grid
+from mtl_perception.training.data import Batch, collate, ValidationFrames
 from mtl_perception.training.recipe import NetworkRecipe
 from mtl_perception.training.scoring import describe, rounded, score, TrainingMean
 import numpy as np
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 TASKS = standard_tasks('rooms')
 
@@ -46,6 +53,51 @@ def test_means_against_numpy(batches, box_frames, per, axes):
     votes = np.stack([each.sum(axes, keepdims=True)[0] for each in hits])
     expected = np.broadcast_to(votes.argmax(0), (72, 96))
     np.testing.assert_array_equal(maps['semantic'][2], expected)
+
+
+class Repeating(torch.nn.Module):
+    """A network without weights."""
+
+    def forward(self, image):
+        return Outputs({task.name: image[:, :1].repeat(1, task.channels, 1, 1) for task in TASKS})
+
+
+def test_maps_are_computed_on_the_device_of_their_batch():
+    """A GPU is made up: torch compares devices as it does on one, and computes no values."""
+    manifest = Manifest(
+        name='x', system='multi_task', backbone='mobilenetv2_100', tasks=TASKS,
+        network_size=(64, 96), reference_focal_px=60.0, depth_range_m=(0.2, 20.0),
+    )  # fmt: skip
+    with FakeTensorMode():
+        images = torch.zeros((1, 64, 96, 3), dtype=torch.uint8)
+        batch = Batch(images, torch.ones(1), {}, ['a']).to('cuda')
+        shown = [TrainingMean(TASKS, (64, 96)).predictor('frame')(batch)]
+        with mock.patch.object(
+            picture_grid, 'comparison_grid', lambda maps, *_: shown.append(maps)
+        ):
+            picture_grid.prediction_grid(Repeating(), manifest, batch)
+    for maps in shown:
+        devices = {name: each.device.type for name, each in maps.items()}
+        assert devices == dict.fromkeys((task.name for task in TASKS), 'cuda')
+
+
+class Elsewhere:
+    """A batch that is of no use before it is brought to a device."""
+
+    def __init__(self, batch, brought):
+        self._batch, self._brought = batch, brought
+
+    def to(self, device):
+        self._brought.append(device)
+        return self._batch
+
+
+def test_every_batch_is_brought_to_the_device(batches):
+    brought = []
+    given = [Elsewhere(batch, brought) for batch in batches]
+    found = score(lambda batch: batch.targets, given, TASKS, device=torch.device('cpu'))
+    assert found['semantic.miou'] == 1.0
+    assert brought == [torch.device('cpu')] * 2
 
 
 def test_the_truth_scores_perfectly_and_the_constant_as_computed(batches):

@@ -10,6 +10,7 @@ import statistics
 import cv2
 from mtl_perception.tasks import standard_tasks
 from mtl_perception.training.errors import TrainingError
+from mtl_perception.training.run_directory import prepare_directory
 from mtl_perception.training.study import load_plan, make_study, run_study
 from mtl_perception.training.study_report import summarise, table, verdict, write_study
 import numpy as np
@@ -183,6 +184,23 @@ def test_a_study_with_other_recipes_is_not_mixed_in(finished, box_frames, tmp_pa
     other = make_study(*_load(tmp_path, changes=changes))
     with pytest.raises(TrainingError, match=r'another recipe: optimiser was .*another --out'):
         run_study(other, frames, frames, out)
+
+
+def test_a_study_that_an_older_version_began_goes_on(tmp_path, monkeypatch):
+    """Recipes that it wrote lack the fields that came later, and mean their defaults."""
+    study = make_study(*_load(tmp_path))
+    out, trained = tmp_path / 'out', []
+    for run in study.runs:
+        folder = out / 'runs' / run.folder
+        prepare_directory(run.recipe, folder, resume=False)
+        document = json.loads((folder / 'recipe.json').read_text())
+        del document['network']['label_scale'], document['optimiser']['epoch_steps']
+        (folder / 'recipe.json').write_text(json.dumps(document))
+        (folder / 'evaluation.json').write_text('{"scores": {}}')
+    monkeypatch.setattr('mtl_perception.training.study.train', lambda *a, **b: trained.append(a))
+    results = run_study(study, Boxes(), Boxes(), out)
+    assert len(results) == 4
+    assert not trained
 
 
 def _made_up(study, scores):
