@@ -13,9 +13,11 @@ from mtl_perception.training.recipe import expand, load_recipe, Recipe
 
 _EPILOG = """\
 example:
-  python3 -m mtl_perception rooms --frames 2400 --seed 0 --out runs/rooms/train
-  python3 -m mtl_perception rooms --frames 200 --seed 900000 --out runs/rooms/validation
-  python3 -m mtl_perception train --config config/train/rooms_small.yaml --data runs/rooms
+  python3 -m mtl_perception rooms --frames 2000 --seed 0 --frames-per-world 8 \\
+    --out runs/rooms/train
+  python3 -m mtl_perception rooms --frames 200 --seed 900000 --frames-per-world 5 \\
+    --out runs/rooms/validation
+  python3 -m mtl_perception train --config config/train/rooms_small_start.yaml --data runs/rooms
   python3 -m mtl_perception train --config config/train/mti_net_nyud.yaml --dry-run
 
 A run that was stopped goes on where its last checkpoint lies: repeat the command with --resume.
