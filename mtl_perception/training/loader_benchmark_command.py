@@ -61,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_perception.files import atomic_write
     from mtl_perception.training.errors import TrainingError
     from mtl_perception.training.loader_benchmark import (
-        LoaderTimes,
         measure,
         NYUD_TASKS,
         SETTLING,
@@ -78,7 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe = replace(recipe, data=data, network=network, adaptation=None)
     root = options.data or expand(data.root, 'data.root')
     frames = open_split(data.kind, root, data.train, data.options)
-    found: list[LoaderTimes] = []
+    plan = recipe.optimiser
+    height, width = network.size
+    console = Console()
+    console.print(
+        f'{recipe.name}: {width}x{height}, batches of {plan.batch_size}, {data.workers} workers',
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix='mtl_perception_loader_') as scratch:
         runs: list[tuple[Recipe, Any]] = [(recipe, frames)]
         if data.kind == 'rooms':
@@ -89,28 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with progress_bar(transient=True) as bar:
             ticks = iter(bar.track(steps, description='steps'))
             for each, given in runs:
-                found.append(
-                    measure(
-                        each, given, options.turns, options.steps, options.device,
-                        lambda: next(ticks, None),
-                    )
+                times = measure(
+                    each, given, options.turns, options.steps, options.device,
+                    lambda: next(ticks, None),
                 )  # fmt: skip
-    rows = [times.to_json() for times in found]
-    plan = recipe.optimiser
-    height, width = recipe.network.size
-    Console().print(
-        f'{recipe.name}: {width}x{height}, batches of {plan.batch_size}, {data.workers} workers',
-        *(
-            f"{row['data']}: {row['speed_ratio']:.1%} of the speed on one batch; a step takes "
-            f"{row['loader_ms']['median']:.0f} ms through the loader, "
-            f"{row['memory_ms']['median']:.0f} ms without (medians of {row['steps']})"
-            for row in rows
-        ),
-        sep='\n', highlight=False, soft_wrap=True,
-    )  # fmt: skip
+                rows.append(times.to_json())
+                # Now: what follows may take minutes.
+                console.print(_line(rows[-1]), highlight=False, soft_wrap=True)
     if options.json is not None:
         document = {
-            'recipe': recipe.name, 'size': list(recipe.network.size),
+            'recipe': recipe.name, 'size': list(network.size),
             'batch_size': plan.batch_size, 'workers': data.workers, 'device': options.device,
             'machine': machine(), 'rows': rows,
         }  # fmt: skip
@@ -120,3 +114,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             msg = f'--json {options.json} cannot be written: {error}'
             raise TrainingError(msg) from error
     return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['data']}: {row['speed_ratio']:.1%} of the speed on one batch; a step takes "
+        f"{row['loader_ms']['median']:.0f} ms through the loader, "
+        f"{row['memory_ms']['median']:.0f} ms without (medians of {row['steps']})"
+    )
