@@ -29,8 +29,9 @@ class CameraModel:
     """
     Intrinsics of one image (sensor_msgs/CameraInfo, REP-104) for the size at hand.
 
-    `fx, fy, cx, cy` are K. Where `distortion` is not all zero the image is raw, and
-    `projection` (from P) is the pinhole of its rectified twin; `rectification` is R.
+    `fx, fy, cx, cy` are K. Where `distortion` is not all zero, or there is a `rectification`
+    (R), the image is raw, and `projection` (from P) is the pinhole of its rectified twin.
+    An all-zero distortion is a pinhole, whatever the model is called.
 
     Raises
     ------
@@ -71,7 +72,7 @@ class CameraModel:
         if not all(math.isfinite(value) for value in self.distortion):
             msg = f'distortion D holds {self.distortion}: every coefficient must be finite'
             raise CameraError(msg)
-        if self.is_rectified:
+        if not any(self.distortion):  # a lens without distortion needs no model
             return
         sizes = _DISTORTION_SIZES.get(self.distortion_model)
         if sizes is None:
@@ -227,9 +228,11 @@ class CameraModel:
         rotation = (
             np.eye(3) if self.rectification is None else np.reshape(self.rectification, (3, 3))
         )
-        coefficients = np.array(self.distortion, np.float64)
+        # All zero is a pinhole whatever the model's name; OpenCV's fisheye would bend it still.
+        is_bent = any(self.distortion)
+        coefficients = np.array(self.distortion if is_bent else (0.0,) * 5, np.float64)
         size = (self.width, self.height)
-        if self.distortion_model == 'equidistant' and not self.is_rectified:
+        if self.distortion_model == 'equidistant' and is_bent:
             return cv2.fisheye.initUndistortRectifyMap(
                 self.matrix, coefficients, rotation, new, size, cv2.CV_16SC2
             )

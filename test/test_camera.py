@@ -103,6 +103,40 @@ def test_rectified_image_puts_a_distorted_point_where_the_pinhole_expects_it():
         np.testing.assert_allclose(found, pinhole.project(np.array(point)), atol=0.25)
 
 
+def rotation_deg(x: float, y: float, z: float) -> np.ndarray:
+    """Return the rotation matrix of three turns, one axis after the other."""
+    result = np.eye(3)
+    for first, second, angle in ((1, 2, x), (2, 0, y), (0, 1, z)):
+        turn = np.eye(3)
+        cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        turn[first, first] = turn[second, second] = cosine
+        turn[first, second], turn[second, first] = -sine, sine
+        result = turn @ result
+    return result
+
+
+@pytest.mark.parametrize('model', ['plumb_bob', 'equidistant', 'rational_polynomial', 'none', ''])
+@pytest.mark.parametrize('coefficients', [0, 4, 5])
+def test_an_undistorted_camera_that_is_turned_is_rectified_by_its_rays(model, coefficients):
+    # One half of a stereo pair, say: D = 0, but R turns its rays into the rectified frame.
+    rotation = rotation_deg(2.0, -3.0, 1.5)
+    camera = CameraModel.from_camera_info(camera_info(
+        d=[0.0] * coefficients, distortion_model=model, r=list(rotation.ravel()),
+        p=[500.0, 0, 310.0, 0, 0, 505.0, 236.0, 0, 0, 0, 1, 0],
+    ))
+    assert not camera.is_rectified
+    pinhole = camera.rectified()
+    assert pinhole.is_rectified
+    assert (pinhole.fx, pinhole.fy, pinhole.cx, pinhole.cy) == (500.0, 505.0, 310.0, 236.0)
+    # A smooth picture, x in one channel and y in the other, reads back where each pixel is from.
+    columns, rows = np.meshgrid(np.arange(640.0), np.arange(480.0))
+    seen = camera.rectify(np.dstack((columns, rows)).astype(np.float32))
+    for u, v in ((320, 240), (100, 80), (550, 400)):
+        ray = rotation.T @ [(u - 310.0) / 500.0, (v - 236.0) / 505.0, 1.0]
+        expected = 525.0 * ray[0] / ray[2] + 318.5, 520.0 * ray[1] / ray[2] + 241.25
+        np.testing.assert_allclose(seen[v, u], expected, atol=0.05)
+
+
 def test_camera_info_binning_and_region_of_interest():
     # REP-104 by hand: the region starts at (100, 60), then two by two pixels become one.
     message = camera_info(
