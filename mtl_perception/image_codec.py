@@ -22,6 +22,10 @@ _NAMED: Final = {
     'bgra8': ('u1', 4),
     'mono8': ('u1', 1),
     'mono16': ('u2', 1),
+    'rgb16': ('u2', 3),
+    'bgr16': ('u2', 3),
+    'rgba16': ('u2', 4),
+    'bgra16': ('u2', 4),
 }
 _GENERIC: Final = re.compile(r'(8U|8S|16U|16S|32S|32F|64F)C([1-9]\d*)?')
 _SCALARS: Final = {
@@ -36,7 +40,12 @@ _TO_RGB: Final = {
     'mono8': cv2.COLOR_GRAY2RGB,
     '8UC1': cv2.COLOR_GRAY2RGB,
 }
-
+# Encodings of sixteen bits become those of eight by their upper bytes.
+_EIGHT_BITS: Final = {
+    f'{order}16': f'{order}8' for order in ('mono', 'rgb', 'bgr', 'rgba', 'bgra')
+}
+# A plane of luma above one of chroma pairs; `decode_planes` reads them.
+PLANAR_ENCODINGS: Final = ('nv12', 'nv21', 'nv24')
 
 # What compressed_depth_image_transport puts before the picture: its format, a float for the
 # scale of inverse depth and one for its offset.
@@ -119,8 +128,8 @@ def to_rgb(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     """
     Convert what `decode_image` returned to (H, W, 3) uint8 RGB; rgb8 passes as it is.
 
-    8UC1, 8UC3 and 8UC4 are taken as grey, BGR and BGRA, as OpenCV and RViz do. mono16 keeps
-    its upper byte.
+    8UC1, 8UC3 and 8UC4 are taken as grey, BGR and BGRA, as OpenCV and RViz do. mono16, rgb16
+    and their like keep their upper bytes.
 
     Raises
     ------
@@ -128,17 +137,52 @@ def to_rgb(image: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
         The encoding carries no colour (for example 32FC1).
 
     """
+    if encoding in _EIGHT_BITS:
+        image, encoding = (image >> 8).astype(np.uint8), _EIGHT_BITS[encoding]
     if encoding == 'rgb8':
         return image
-    if encoding == 'mono16':
-        grey = (image >> 8).astype(np.uint8)
-        return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
     if encoding not in _TO_RGB:
         raise ImageCodecError(
             f'image encoding {encoding!r} is not a colour image; '
-            f'expected one of rgb8, mono16, {", ".join(_TO_RGB)}'
+            f'expected one of rgb8, {", ".join((*_TO_RGB, *_EIGHT_BITS))}'
         )
     return np.asarray(cv2.cvtColor(image, _TO_RGB[encoding]), np.uint8)
+
+
+def decode_planes(
+    encoding: str, height: int, width: int, step: int, data: Any
+) -> NDArray[np.uint8]:
+    """
+    Read a sensor_msgs/Image of `PLANAR_ENCODINGS` to (H, W, 3) uint8 RGB.
+
+    `height` rows of `step` bytes hold luma. nv12 (U first) and nv21 (V first) then hold a pair
+    of chroma for each 2x2 pixels in height / 2 rows of the same step, nv24 (U first) one for
+    each pixel in rows of twice the step. Colours are ITU-R BT.601, studio range, as OpenCV
+    reads all YUV. Source: sensor_msgs/image_encodings.hpp (getHeightScaling), V4L2.
+
+    Raises
+    ------
+    ImageCodecError
+        If the size is empty, or odd for nv12 and nv21, or contradicts the bytes.
+
+    """
+    is_full = encoding == 'nv24'
+    if not is_full and (width % 2 or height % 2):
+        raise ImageCodecError(
+            f'image of {width}x{height} pixels cannot be {encoding}: both must be even'
+        )
+    luma_rows, chroma_rows = height, 2 * height if is_full else height // 2
+    # The checks of size, step and number of bytes are those of rows one below the other.
+    rows = decode_image('mono8', luma_rows + chroma_rows, width, step, data)
+    if not is_full:
+        code = cv2.COLOR_YUV2RGB_NV12 if encoding == 'nv12' else cv2.COLOR_YUV2RGB_NV21
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(rows), code), np.uint8)
+    luma = rows[:height]
+    chroma = np.frombuffer(data, np.uint8)[height * step :].reshape(height, 2 * step)
+    # OpenCV has no nv24, but YUV 4:2:2 whose pixel pairs are one pixel each is the same.
+    pairs = np.stack((luma, chroma[:, 0 : 2 * width : 2], luma, chroma[:, 1 : 2 * width : 2]), -1)
+    doubled = cv2.cvtColor(pairs.reshape(height, 2 * width, 2), cv2.COLOR_YUV2RGB_YUY2)
+    return np.ascontiguousarray(doubled[:, ::2])
 
 
 def to_metres(image: NDArray[Any], encoding: str) -> NDArray[np.float32]:

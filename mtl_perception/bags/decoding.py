@@ -12,7 +12,9 @@ from mtl_perception.image_codec import (
     decode_compressed,
     decode_compressed_depth,
     decode_image,
+    decode_planes,
     image_layout,
+    PLANAR_ENCODINGS,
     to_metres,
     to_rgb,
 )
@@ -35,6 +37,10 @@ def decode_colour(message: Any) -> npt.NDArray[np.uint8]:
         return decode_compressed(message.data)
     if image_layout(message.encoding) is not None:
         return to_rgb(_array(message), message.encoding)
+    if message.encoding in PLANAR_ENCODINGS:
+        return decode_planes(
+            message.encoding, message.height, message.width, message.step, message.data
+        )
     from rosbags.image import ImageError, message_to_cvimage
 
     try:

@@ -15,8 +15,10 @@ from mtl_perception.geometry.cloud import CLOUD_FIELDS
 from mtl_perception.image_codec import (
     decode_compressed,
     decode_image,
+    decode_planes,
     image_layout,
     ImageCodecError,
+    PLANAR_ENCODINGS,
     to_rgb,
 )
 from mtl_perception.output_topics import Pinhole
@@ -35,7 +37,7 @@ def rgb_from_image(message: Image) -> npt.NDArray[np.uint8]:
     """
     Return the pixels of a sensor_msgs/Image as (H, W, 3) RGB; rgb8 is a view, not a copy.
 
-    Bayer, YUV and other rare encodings go through cv_bridge, or rosbags-image without it.
+    Bayer patterns and YUV 4:2:2 go through cv_bridge, or rosbags-image where that fails.
 
     Raises
     ------
@@ -43,6 +45,10 @@ def rgb_from_image(message: Image) -> npt.NDArray[np.uint8]:
         If the message contradicts itself or its encoding cannot become RGB.
 
     """
+    if message.encoding in PLANAR_ENCODINGS:
+        return decode_planes(
+            message.encoding, message.height, message.width, message.step, message.data
+        )
     if image_layout(message.encoding) is None:
         return _rgb_from_rare(message)
     pixels = decode_image(
@@ -70,7 +76,7 @@ def _rgb_from_rare(message: Image) -> npt.NDArray[np.uint8]:
     if match is None:
         msg = (
             f'image encoding {message.encoding!r} is unknown; publish rgb8, bgr8, rgba8, bgra8, '
-            'mono8, mono16, a Bayer pattern or YUV 4:2:2'
+            'mono8, the same with 16, nv12, nv21, nv24, a Bayer pattern or YUV 4:2:2'
         )
         raise ImageCodecError(msg)
     scalar = '16UC1' if match[1] == '16' else '8UC1'
@@ -89,33 +95,38 @@ def _rgb_from_rare(message: Image) -> npt.NDArray[np.uint8]:
         is_bigendian=int(_IS_BIGENDIAN),
         data=rows.reshape(-1).view(np.uint8),
     )
-    try:
-        rgb = np.asarray(_rare_converter()(plain, 'rgb8'), np.uint8)
-    except ImageCodecError:
-        raise
-    # Both libraries raise what OpenCV, Boost or NumPy gave them.
-    except Exception as error:
-        msg = f'image encoding {message.encoding!r} could not be converted to rgb8: {error}'
-        raise ImageCodecError(msg) from error
-    return rgb
-
-
-def _rare_converter() -> Any:
-    try:
-        from cv_bridge import CvBridge
-
-        return CvBridge().imgmsg_to_cv2
-    # A cv_bridge built for NumPy 1 fails in its own ways beside NumPy 2.
-    except Exception:
-        pass
-    try:
-        from rosbags.image import message_to_cvimage
-    except ImportError as error:
+    problems = []
+    for name, load in (('cv_bridge', _cv_bridge), ('rosbags-image', _rosbags_image)):
+        try:
+            return np.asarray(load()(plain, 'rgb8'), np.uint8)
+        except ModuleNotFoundError:
+            continue
+        # Both raise what OpenCV, Boost or NumPy gave them, and a cv_bridge built for NumPy 1
+        # fails in its own ways beside NumPy 2: the other may still be able to.
+        except Exception as error:
+            problems.append(f'{name}: {error}')
+    if not problems:
         msg = (
-            'Bayer and YUV images need cv_bridge or rosbags-image: install '
+            'Bayer and YUV 4:2:2 images need cv_bridge or rosbags-image: install '
             'ros-<distro>-cv-bridge, or pip install rosbags-image'
         )
-        raise ImageCodecError(msg) from error
+        raise ImageCodecError(msg)
+    msg = (
+        f'image encoding {message.encoding!r} could not be converted to rgb8 '
+        f'({"; ".join(problems)}); publish rgb8'
+    )
+    raise ImageCodecError(msg)
+
+
+def _cv_bridge() -> Any:
+    from cv_bridge import CvBridge
+
+    return CvBridge().imgmsg_to_cv2
+
+
+def _rosbags_image() -> Any:
+    from rosbags.image import message_to_cvimage
+
     return message_to_cvimage
 
 

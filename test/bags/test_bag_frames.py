@@ -128,6 +128,17 @@ def test_a_bayer_image_becomes_colour(bags: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(entry.frame.image[2:-2, 2:-2], [[[200, 120, 50]] * 28] * 20)
 
 
+def test_a_planar_yuv_image_becomes_colour(bags: Any, tmp_path: Path) -> None:
+    luma = np.random.default_rng(0).integers(30, 200, (24, 32))
+    planes = np.concatenate((luma, np.full((12, 32), 128))).astype(np.uint8)
+    message = bags.image(planes, 'nv12', 1)
+    message.height = 24
+    (entry,) = frames(bags.write(tmp_path / 'bag', [(IMAGE, 1, message)]))
+    # Without chroma it is grey: ITU-R BT.601, studio range.
+    expected = np.repeat(1.164 * (luma[..., None] - 16.0), 3, axis=-1)
+    np.testing.assert_allclose(entry.frame.image, expected, atol=1.0)
+
+
 def test_broken_images_are_refused_one_by_one(bags: Any, tmp_path: Path) -> None:
     lying = bags.image(pixels(1), 'rgb8', 33 * MS)
     lying.step = 97

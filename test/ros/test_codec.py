@@ -49,14 +49,18 @@ def slow_rgb(message: Image) -> np.ndarray:
         'bgra8': (2, 1, 0), '8UC4': (2, 1, 0), 'mono8': (0, 0, 0), '8UC1': (0, 0, 0),
     }  # fmt: skip
     sizes = {'rgb8': 3, 'bgr8': 3, '8UC3': 3, 'rgba8': 4, 'bgra8': 4, '8UC4': 4}
+    wide = {'mono16': (1, (0, 0, 0)), 'rgb16': (3, (0, 1, 2)), 'bgr16': (3, (2, 1, 0)),
+            'rgba16': (4, (0, 1, 2)), 'bgra16': (4, (2, 1, 0))}
     data = bytes(message.data)
     rgb = np.zeros((message.height, message.width, 3), np.uint8)
     for row in range(message.height):
         for column in range(message.width):
-            if message.encoding == 'mono16':
-                start = row * message.step + 2 * column
-                kind = '>H' if message.is_bigendian else '<H'
-                rgb[row, column] = struct.unpack_from(kind, data, start)[0] // 256
+            if message.encoding in wide:
+                channels, offsets = wide[message.encoding]
+                start = row * message.step + 2 * channels * column
+                kind = f'{">" if message.is_bigendian else "<"}{channels}H'
+                values = struct.unpack_from(kind, data, start)
+                rgb[row, column] = [values[offset] // 256 for offset in offsets]
             else:
                 start = row * message.step + sizes.get(message.encoding, 1) * column
                 rgb[row, column] = [data[start + offset] for offset in order[message.encoding]]
@@ -66,7 +70,8 @@ def slow_rgb(message: Image) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 @given(
     encoding=st.sampled_from(
-        ['rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4', 'mono8', '8UC1', 'mono16']
+        ['rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4', 'mono8', '8UC1',
+         'mono16', 'rgb16', 'bgr16', 'rgba16', 'bgra16']
     ),
     height=st.integers(1, 6),
     width=st.integers(1, 7),
@@ -77,7 +82,10 @@ def slow_rgb(message: Image) -> np.ndarray:
 def test_plain_encodings_with_padding(
     encoding: str, height: int, width: int, padding: int, big: bool, seed: int
 ) -> None:
-    size = {'mono8': 1, '8UC1': 1, 'mono16': 2, 'rgba8': 4, 'bgra8': 4, '8UC4': 4}.get(encoding, 3)
+    size = {
+        'mono8': 1, '8UC1': 1, 'mono16': 2, 'rgba8': 4, 'bgra8': 4, '8UC4': 4,
+        'rgb16': 6, 'bgr16': 6, 'rgba16': 8, 'bgra16': 8,
+    }.get(encoding, 3)  # fmt: skip
     step = width * size + padding
     data = np.random.default_rng(seed).integers(0, 256, height * step, dtype=np.uint8).tobytes()
     message = make_image(encoding, height, width, step, data, big=big)
@@ -118,6 +126,16 @@ def test_bayer_mosaics_of_one_colour(
     np.testing.assert_allclose(rgb[2:-2, 2:-2], np.broadcast_to((200, 120, 40), (4, 6, 3)), atol=1)
 
 
+def rgb_of_yuv(y: float, u: float, v: float) -> tuple[float, float, float]:
+    """Return the colour by ITU-R BT.601, studio range."""
+    luma = 1.164 * (y - 16)
+    return (
+        luma + 1.596 * (v - 128),
+        luma - 0.813 * (v - 128) - 0.391 * (u - 128),
+        luma + 2.018 * (u - 128),
+    )
+
+
 @pytest.mark.parametrize(('encoding', 'order'), [('yuv422', 'uyvy'), ('yuv422_yuy2', 'yuyv')])
 def test_yuv_by_the_formula(encoding: str, order: str) -> None:
     pytest.importorskip('rosbags.image')
@@ -125,14 +143,29 @@ def test_yuv_by_the_formula(encoding: str, order: str) -> None:
     pixel_pair = bytes({'y': y, 'u': u, 'v': v}[letter] for letter in order)
     data = b''.join(pixel_pair * 3 + b'\x00\x00' for _ in range(4))
     rgb = rgb_from_image(make_image(encoding, 4, 6, 14, data))
-    # ITU-R BT.601, studio range.
-    luma = 1.164 * (y - 16)
-    red, green, blue = (
-        luma + 1.596 * (v - 128),
-        luma - 0.813 * (v - 128) - 0.391 * (u - 128),
-        luma + 2.018 * (u - 128),
-    )
-    np.testing.assert_allclose(rgb, np.broadcast_to((red, green, blue), (4, 6, 3)), atol=1.5)
+    colour = rgb_of_yuv(y, u, v)
+    np.testing.assert_allclose(rgb, np.broadcast_to(colour, (4, 6, 3)), atol=1.5)
+
+
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
+@pytest.mark.parametrize('padding', [0, 6])
+def test_planar_yuv_pixel_by_pixel(encoding: str, padding: int) -> None:
+    # Bytes of the planes by hand: luma rows, then chroma pairs, padding at the end of each row.
+    generator = np.random.default_rng(5)
+    height, width, cell = 4, 6, 1 if encoding == 'nv24' else 2
+    y = generator.integers(60, 190, (height, width))
+    u, v = generator.integers(100, 156, (2, height // cell, width // cell))
+    first, second = (v, u) if encoding == 'nv21' else (u, v)
+    data = b''.join(bytes(row.tolist()) + b'\xff' * padding for row in y)
+    for row in range(height // cell):
+        pairs = [value for pair in zip(first[row], second[row]) for value in map(int, pair)]
+        data += bytes(pairs) + b'\xff' * (padding * (3 - cell))
+    rgb = rgb_from_image(make_image(encoding, height, width, width + padding, data))
+    assert rgb.shape == (height, width, 3)
+    for row, column in np.ndindex(height, width):
+        there = row // cell, column // cell
+        expected = rgb_of_yuv(y[row, column], u[there], v[there])
+        np.testing.assert_allclose(rgb[row, column], expected, atol=1.5)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +188,11 @@ def test_yuv_by_the_formula(encoding: str, order: str) -> None:
         ('bayer_rggb16', 4, 4, 4, 16, 'step 4 is shorter'),
         ('yuv422', 4, 4, 4, 16, 'step 4 is shorter'),
         ('yuv422', 4, 4, 8, 31, 'holds 31 bytes'),
+        ('nv12', 4, 4, 4, 16, 'holds 16 bytes, but step 4 x height 6 is 24'),
+        ('nv12', 3, 4, 4, 18, '4x3 pixels cannot be nv12: both must be even'),
+        ('nv21', 4, 4, 3, 18, 'step 3 is shorter'),
+        ('nv24', 4, 4, 4, 24, 'holds 24 bytes, but step 4 x height 12 is 48'),
+        ('nv24', 0, 4, 4, 0, '4x0 pixels is empty'),
     ],
 )
 def test_a_lie_is_refused_with_its_values(
@@ -165,20 +203,39 @@ def test_a_lie_is_refused_with_its_values(
     assert words in str(caught.value)
 
 
-def test_what_the_converter_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtl_perception.ros import codec
+def install_bridge(monkeypatch: pytest.MonkeyPatch, bridge: type) -> None:
+    """Make `from cv_bridge import CvBridge` give `bridge`."""
+    from types import ModuleType
 
-    def failing(message: Any, encoding: str) -> Any:
+    module = ModuleType('cv_bridge')
+    module.CvBridge = bridge  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+
+
+class FailingBridge:
+    """A cv_bridge that imports, but was built for another NumPy."""
+
+    def imgmsg_to_cv2(self, message: Any, encoding: str) -> Any:
         raise RuntimeError('no such conversion')
 
-    monkeypatch.setattr(codec, '_rare_converter', lambda: failing)
+
+def test_what_no_converter_can_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_bridge(monkeypatch, FailingBridge)
+    monkeypatch.setitem(sys.modules, 'rosbags.image', None)
     with pytest.raises(ImageCodecError, match=r"'yuv422' could not be converted.*no such"):
         rgb_from_image(make_image('yuv422', 2, 2, 4, bytes(8)))
 
 
-def test_cv_bridge_is_preferred_and_given_plain_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import ModuleType
+def test_where_cv_bridge_fails_rosbags_image_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('rosbags.image')
+    install_bridge(monkeypatch, FailingBridge)
+    y, u, v = 120, 140, 100
+    rgb = rgb_from_image(make_image('yuv422', 2, 2, 4, bytes([u, y, v, y] * 2)))
+    colour = rgb_of_yuv(y, u, v)
+    np.testing.assert_allclose(rgb, np.broadcast_to(colour, (2, 2, 3)), atol=1.5)
 
+
+def test_cv_bridge_is_preferred_and_given_plain_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     class Bridge:
@@ -186,9 +243,7 @@ def test_cv_bridge_is_preferred_and_given_plain_rows(monkeypatch: pytest.MonkeyP
             seen.append((message, encoding))
             return np.zeros((message.height, message.width, 3), np.uint8)
 
-    module = ModuleType('cv_bridge')
-    module.CvBridge = Bridge  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+    install_bridge(monkeypatch, Bridge)
     rgb_from_image(make_image('bayer_rggb8', 2, 2, 3, bytes([1, 2, 9, 3, 4, 9])))
     message, encoding = seen[0]
     assert encoding == 'rgb8'
