@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 PYTEST_ARGS ?=
+NO_PACKAGES := echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1
 
 .PHONY: demo test matrix lint robot-test clean
 
@@ -45,19 +46,20 @@ $(VENV)/bin/python:
 $(VENV)/.demo: setup.py | $(VENV)/bin/python
 	@echo 'Installing what the demo needs (1.3 GB on disk, once) ...'
 	@$(PIP) -e '.[ros,cpu,rooms,viewer]' || { \
-		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
+		$(NO_PACKAGES); }
 	@touch $@
 
 $(VENV)/.test: setup.py | $(VENV)/bin/python
 	@echo 'Installing what training and the tests need (several GB, once) ...'
 	@$(PIP) -e '.[ros,cpu,openvino,rooms,train,tensorrt-rtx,map,viewer,test]' || { \
-		echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1; }
+		$(NO_PACKAGES); }
 	@touch $@
 
 .venv-robot/.robot: setup.py | $(VENV)/bin/python
 	@$(PYTHON) -m venv .venv-robot
 	@.venv-robot/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c test/robot_constraints.txt -e '.[ros,cpu,rooms]' pytest pytest-timeout hypothesis psutil 'scipy>=1.10'
+		-c test/robot_constraints.txt -e '.[ros,cpu,rooms]' pytest pytest-timeout hypothesis psutil 'scipy>=1.10' || { \
+		$(NO_PACKAGES); }
 	@touch $@
 
 clean:

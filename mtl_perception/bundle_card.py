@@ -32,9 +32,20 @@ def _describe(task: Task, manifest: Manifest) -> str:
         content = 'unit vectors, optical frame (x right, y down, z forward)'
     elif task.kind == 'saliency':
         content = 'probability of belonging to what draws the eye'
+    elif task.edge_meaning == 'label_borders' and _is_of_rooms(manifest):
+        # As simulation/render.py draws them, which is more than where two labels meet.
+        content = (
+            'probability of an edge: a border of objects (the corner of two walls too) or a '
+            'jump of depth'
+        )
     else:
         content = f'probability of {(task.edge_meaning or "").replace("_", " ")}'
     return f'| `{task.name}` | {task.kind} | {width}x{height} | {content} |'
+
+
+def _is_of_rooms(manifest: Manifest) -> bool:
+    return any(task.label_set is not None and task.label_set.name == 'rooms'
+               for task in manifest.tasks)
 
 
 def _score_table(scores: Mapping[str, Mapping[str, float | None]]) -> list[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mtl_perception.bundle_card import write_card
 from mtl_perception.manifest import Manifest
 from mtl_perception.tasks import standard_tasks
@@ -52,7 +54,14 @@ def test_outputs_have_their_own_sizes() -> None:
     assert '18 classes: wall, floor' in rows['`semantic`'][3]
     assert rows['`depth`'][2] == '320x240'
     assert '0.25 to 12 m at a focal length of 277.5 px' in rows['`depth`'][3]
-    assert 'label borders' in rows['`edges`'][3]
+    # What simulation/render.py draws between objects, not only where two labels meet.
+    assert 'the corner of two walls too) or a jump of depth' in rows['`edges`'][3]
+
+
+def test_edges_of_other_labels_are_their_borders() -> None:
+    card = write_card(replace(MANIFEST, tasks=standard_tasks('nyu13')))
+    rows = {row[0]: row for row in table(card, '## What it is')}
+    assert rows['`edges`'][3] == 'probability of label borders'
 
 
 def test_training_limits_and_description_are_told() -> None:

@@ -38,7 +38,8 @@ class Task:
     One output: declared by name and kind; several of one kind may coexist.
 
     A semantic task and a parts task have a label set. An edges task says which edges it means:
-    `contours` drawn by people, `label_borders`, or `depth_jumps`. Saliency has no fields.
+    `contours` drawn by people, `label_borders` (of rendered rooms: of objects, and jumps of depth
+    too), or `depth_jumps`. Saliency has no fields.
 
     Raises
     ------
