@@ -40,6 +40,12 @@ class CameraInfos:
         with self._lock:
             self._messages.clear()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether no message has come at all."""
+        with self._lock:
+            return not self._messages
+
     def camera_for(self, stamp: Any, width: int, height: int) -> tuple[CameraModel | None, str]:
         """Return the model of an image of that stamp and size, or None and the reason."""
         with self._lock:

@@ -61,9 +61,10 @@ class Snapshot:
     image_topic: str = ''
     silence_s: float = 0.0  # since the last image, or since activation
     image_timeout_s: float = float('inf')
-    camera_problem: str = ''  # why there is no metric depth
+    camera_problem: str = ''  # why there is no camera of the image
+    assumed_focal_px: float | None = None  # what depth goes by then; None = there is no depth
     transition_problem: str = ''
-    mismatch: str = ''  # the last incompatible QoS
+    mismatch: str = ''  # the last incompatible QoS since activation
     last_error: str = ''
     medians_ms: Mapping[str, float] = field(default_factory=dict)
 
@@ -91,12 +92,16 @@ def diagnose(now: Snapshot, before: Snapshot, elapsed_s: float) -> tuple[bytes, 
         return DiagnosticStatus.ERROR, f'every frame is refused: {now.last_error}'
     if refused:
         return DiagnosticStatus.WARN, f'{refused} frames refused: {now.last_error}'
+    # Before the next: who cannot hear an output is not among its subscribers.
+    if now.mismatch:
+        return DiagnosticStatus.WARN, now.mismatch
     if not now.is_heard:
         return DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
     if now.camera_problem:
-        return DiagnosticStatus.WARN, f'no metric depth: {now.camera_problem}'
-    if now.mismatch != before.mismatch:
-        return DiagnosticStatus.WARN, now.mismatch
+        consequence = 'no metric depth'
+        if now.assumed_focal_px is not None:
+            consequence = f'depth by the assumed focal length of {now.assumed_focal_px:g} px'
+        return DiagnosticStatus.WARN, f'{consequence}: {now.camera_problem}'
     text, status = f'running at {processed / elapsed_s:.1f} Hz', now.engine_status
     if status is not None and status.state == 'failed':
         reason = f'{status.serving} serves instead of {status.wanted}: {status.why}'

@@ -152,11 +152,9 @@ class PerceptionNode(LifecycleNode):
         self._label_infos = [
             LabelInfoPublisher(self, task) for task in tasks if task.label_set is not None
         ]
-        focal = self.get_parameter('assume_focal_px').value or None
-        # With an assumed focal length, or without a depth task, a missing camera is no problem.
-        needs_camera = focal is None and any(task.kind == 'depth' for task in tasks)
+        needs_camera = any(task.kind == 'depth' for task in tasks)
         self._pipeline = FramePipeline(
-            Perceiver(self._engine, PerceiverConfig(assume_focal_px=focal)),
+            Perceiver(self._engine, PerceiverConfig(assume_focal_px=self._assumed_focal_px)),
             self._outputs,
             self._cameras,
             partial(cloud_settings, self),
@@ -191,6 +189,7 @@ class PerceptionNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
+        self._mismatch = ''  # who has gone since is not told, so this is where it is forgotten
         if self._worker is not None:
             self._worker.stop()
 
@@ -217,8 +216,17 @@ class PerceptionNode(LifecycleNode):
         if self.context.ok():
             self._problems.report('frame', f'frame refused: {_describe(error)}')
 
+    @property
+    def _assumed_focal_px(self) -> float | None:
+        return self.get_parameter('assume_focal_px').value or None
+
     def _report_camera(self, problem: str) -> None:
-        self._camera_problems.report('camera', f'no metric depth and no cloud: {problem}')
+        focal_px, consequence = self._assumed_focal_px, 'no metric depth and no cloud'
+        if focal_px is not None:
+            if self._cameras.is_silent:  # which is what it is assumed for
+                return
+            consequence = f'depth and cloud by the assumed focal length of {focal_px:g} px'
+        self._camera_problems.report('camera', f'{consequence}: {problem}')
 
     def _say_of_engine(self, text: str) -> None:
         # A build may end while the node does.
@@ -231,6 +239,10 @@ class PerceptionNode(LifecycleNode):
 
     def _snapshot(self) -> Snapshot:
         is_active = self._state == 'active'
+        focal_px = self._assumed_focal_px
+        camera_problem = '' if self._pipeline is None else self._pipeline.camera_problem
+        if focal_px is not None and self._cameras.is_silent:
+            camera_problem = ''
         return Snapshot(
             state=self._state,
             engine='' if self._engine is None else self._engine.name,
@@ -242,7 +254,8 @@ class PerceptionNode(LifecycleNode):
             image_topic=self._image_topic,
             silence_s=time.monotonic() - self._last_image_s if is_active else 0.0,
             image_timeout_s=self.get_parameter('image_timeout_s').value,
-            camera_problem='' if self._pipeline is None else self._pipeline.camera_problem,
+            camera_problem=camera_problem,
+            assumed_focal_px=focal_px,
             transition_problem=self._transition_problem,
             mismatch=self._mismatch,
             last_error=self._problems.last,

@@ -64,7 +64,19 @@ SOME_REFUSED = MailboxCounts(received=110, processed=97, dropped=6, refused=7)
             '3 frames refused: step 3 lies',
         ),
         (replace(RUNNING, camera_problem='K is zero'), WARN, 'no metric depth: K is zero'),
+        (
+            replace(RUNNING, camera_problem='K is zero', assumed_focal_px=520.5),
+            WARN,
+            'depth by the assumed focal length of 520.5 px: K is zero',
+        ),
+        (replace(RUNNING, assumed_focal_px=520.5), OK, 'running at 5.0 Hz'),
         (replace(RUNNING, mismatch='incompatible QoS'), WARN, 'incompatible QoS'),
+        # Whoever cannot hear an output is not counted among those who do.
+        (
+            replace(RUNNING, mismatch='incompatible QoS', is_heard=False),
+            WARN,
+            'incompatible QoS',
+        ),
         (
             replace(RUNNING, engine_status=EngineStatus('torch', 'tensorrt', 'building', 41.7)),
             OK,
@@ -83,6 +95,12 @@ def test_level_and_message(now: Snapshot, level: bytes, text: str | None) -> Non
     assert diagnose(now, BEFORE, elapsed_s=2.0)[0] == level
     if text is not None:
         assert diagnose(now, BEFORE, elapsed_s=2.0)[1] == text
+
+
+def test_an_incompatible_qos_is_told_as_long_as_it_is_known() -> None:
+    unheard = replace(RUNNING, mismatch='incompatible QoS')
+    assert diagnose(unheard, unheard, elapsed_s=1.0) == (WARN, 'incompatible QoS')
+    assert diagnose(RUNNING, unheard, elapsed_s=1.0)[0] == OK
 
 
 def test_received_is_always_the_sum_of_the_fates() -> None:

@@ -153,7 +153,39 @@ def test_an_assumed_focal_length_gives_depth(start_perception: Callable[..., Any
     depth = np.frombuffer(bytes(depths[-1].data), np.float32)
     np.testing.assert_allclose(depth, 3.0, rtol=1e-6)
     assert list(infos[-1].k) == [100.0, 0, 31.5, 0, 100.0, 23.5, 0, 0, 1]
-    assert 'no metric depth' not in perception.process.output
+    told = len(perception.diagnostics)
+    perception.listener.spin_until(
+        lambda: send() and len(perception.diagnostics) >= told + 2, 20, [perception.process]
+    )
+    assert perception.status.level == b'\x00', perception.status.message
+    assert 'assumed focal length' not in perception.process.output
+
+    # A camera_info that is there but of no use is told, while depth goes on.
+    camera = perception.camera
+    nan = float('nan')
+    for height, k, named in (
+        (48, [nan, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0], 'finite'),
+        (240, [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0], 'describes 64x240'),
+    ):
+        depths.clear()
+
+        def unusable(
+            height: int = height, k: list[float] = k, named: str = named
+        ) -> bool:
+            camera.infos.publish(camera.info(image.header, height, k=k))
+            send()
+            return bool(depths) and named in perception.status.message
+
+        perception.listener.spin_until(unusable, 20, [perception.process])
+        assert perception.status.level == b'\x01'
+        words = 'depth by the assumed focal length of 100 px: '
+        assert perception.status.message.startswith(words)
+    lines = [
+        line for line in perception.process.output.splitlines()
+        if 'depth and cloud by the assumed focal length of 100 px: camera_info' in line
+    ]  # fmt: skip
+    assert len(lines) == 1
+    assert '[WARN]' in lines[0]
 
 
 def test_the_resolution_may_change_in_mid_stream(start_perception: Callable[..., Any]) -> None:

@@ -262,6 +262,36 @@ def test_a_publisher_that_cannot_be_heard_is_an_error(
     assert 'incompatible QoS' in status.message
 
 
+def test_a_subscriber_that_cannot_hear_is_told_until_deactivated(
+    start_perception: Callable[..., Any],
+) -> None:
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from sensor_msgs.msg import Image
+
+    perception = start_perception()
+    node = perception.listener.node
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    deaf = node.create_subscription(Image, 'semantic/image_raw', lambda _: None, latched)
+    edges = perception.subscribe(Image, 'edges/image_raw')
+    perception.send_until(
+        lambda: edges and perception.diagnostics and 'DURABILITY' in perception.status.message
+    )
+    told = len(perception.diagnostics)
+    perception.send_until(lambda: len(perception.diagnostics) >= told + 3)
+    for message in perception.diagnostics[told:]:
+        status = message.status[0]
+        assert status.level == b'\x01'
+        assert status.message.startswith('incompatible QoS (DURABILITY')
+        assert 'a subscriber of /semantic/image_raw cannot hear it' in status.message
+    node.destroy_subscription(deaf)
+    assert change(perception, 'deactivate')
+    assert change(perception, 'activate')
+    edges.clear()
+    perception.send_until(lambda: len(edges) >= 3)
+    perception.next_status()
+    assert 'incompatible' not in perception.status.message
+
+
 def test_simulated_time_counts_for_the_age(start_perception: Callable[..., Any]) -> None:
     from builtin_interfaces.msg import Time
     from rosgraph_msgs.msg import Clock
