@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from mtl_perception.files import atomic_write
+from mtl_perception.manifest import load_manifest
 from mtl_perception.ros.child import child
 from mtl_perception.ros.errors import RosError
 
@@ -57,10 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.duration is not None and arguments.duration <= 0:
         parser.error(f'--duration is {arguments.duration}; it must be positive')
+    if not arguments.camera.strip():
+        parser.error('--camera is empty; name a source, for example rooms')
     if arguments.camera.startswith('bag:'):
         parser.error('a bag has topics of its own: play it with `camera` and `live`')
     if arguments.headless and arguments.duration is None:
         arguments.duration = 20.0
+    if arguments.model is not None:
+        load_manifest(arguments.model)  # said at once, not by one of two processes
     # What runs here stays here: a robot on the same network must not see the demo's topics.
     from mtl_perception.ros.dds import stay_on_this_machine, use_large_message_profile
 
@@ -99,12 +104,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _camera_arguments(arguments: argparse.Namespace) -> list[str]:
-    result = shlex.split(arguments.camera)
+    source, *options = shlex.split(arguments.camera)
     if arguments.rate is not None:
-        result += ['--rate', str(arguments.rate)]
-    if arguments.camera == 'rooms':
-        result += ['--seed', str(arguments.seed)]
-    return result
+        options += ['--rate', str(arguments.rate)]
+    if source == 'rooms':  # before its own options: a seed among them wins
+        options = ['--seed', str(arguments.seed), *options]
+    return [source, *options]
 
 
 def _live_arguments(arguments: argparse.Namespace) -> list[str]:

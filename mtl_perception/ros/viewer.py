@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from mtl_perception.ros.errors import RosError
@@ -21,6 +22,7 @@ _DEPTH = 'depth/image_rect'
 _POINTS = 'points'
 # The browser draws a third of the points as fast as all; a remote one needs the bandwidth.
 _POINT_STRIDE = 2
+_REMEDY = 'end what uses it (another demo?), or run without a viewer: --headless'
 
 
 class Viewer:
@@ -53,6 +55,8 @@ class Viewer:
             ),
             collapse_panels=True,
         )
+        for port in (web_port, data_port):
+            _require_free(port)
         rerun.init('mtl_perception')
         try:
             # A live view shows what is now: a viewer that connects late is not sent the past.
@@ -64,7 +68,8 @@ class Viewer:
             )
             rerun.serve_web_viewer(web_port=web_port, open_browser=False, connect_to=source)
         except Exception as error:
-            msg = f'the viewer cannot serve on ports {web_port} and {data_port}: {error}'
+            ports = f'ports {web_port} and {data_port}'
+            msg = f'the viewer cannot serve on {ports}: {error}; {_REMEDY}'
             raise RosError(msg) from error
         rerun.log('/cloud', rerun.ViewCoordinates.RDF, static=True)
         # rerun's page reads the address of its data from the query.
@@ -91,3 +96,14 @@ class Viewer:
             rerun.log('/depth', rerun.DepthImage(pixels, meter=1.0, depth_range=(0.3, 8.0)))
         else:
             rerun.log(f'/{_PICTURES[topic]}', rerun.Image(pixels))
+
+
+def _require_free(port: int) -> None:
+    """Raise RosError if the port is taken; of its data port rerun only logs that it is."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(('0.0.0.0', port))
+        except OSError as error:
+            msg = f'the viewer cannot serve on port {port}: {error.strerror}; {_REMEDY}'
+            raise RosError(msg) from error
