@@ -21,7 +21,6 @@ pytestmark = pytest.mark.ros
 
 def test_camera_killed_and_started_again(
     tmp_path: Path,
-    small_bundle: Path,
     listener: Any,
     start_command: Callable[..., Any],
 ) -> None:
@@ -36,7 +35,7 @@ def test_camera_killed_and_started_again(
         return diagnostics[-1].status[0] if diagnostics else None
 
     live = start_command(
-        'live', '--model', small_bundle, '--ros-args',
+        'live', '--ros-args',
         '-r', 'image:=camera/image_raw', '-r', 'camera_info:=camera/camera_info',
         '-p', 'image_timeout_s:=1.0',
     )  # fmt: skip

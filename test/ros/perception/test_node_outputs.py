@@ -9,6 +9,7 @@ from pathlib import Path
 import struct
 from typing import Any
 
+from mtl_perception.tasks import load_label_set
 import numpy as np
 import pytest
 
@@ -57,6 +58,11 @@ def test_every_output_of_a_frame_is_right(start_perception: Callable[..., Any]) 
     from sensor_msgs.msg import CameraInfo, Image, PointCloud2
     from std_msgs.msg import String
 
+    try:
+        from vision_msgs.msg import LabelInfo
+    except ImportError:
+        LabelInfo = None
+
     perception = start_perception()
     heard = {topic: perception.subscribe(Image, topic) for topic in IMAGES}
     infos = perception.subscribe(CameraInfo, 'depth/camera_info')
@@ -64,7 +70,11 @@ def test_every_output_of_a_frame_is_right(start_perception: Callable[..., Any]) 
     from rclpy.qos import DurabilityPolicy, QoSProfile
 
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    names = perception.listener.subscribe(String, 'semantic/label_names', latched)
+    names = perception.listener.subscribe(
+        *((String, 'semantic/label_names') if LabelInfo is None else
+          (LabelInfo, 'semantic/label_info')),
+        latched,
+    )  # fmt: skip
     perception.send_until(lambda: all(heard.values()) and infos and clouds and names)
 
     frame = perception.camera.send()
@@ -89,11 +99,16 @@ def test_every_output_of_a_frame_is_right(start_perception: Callable[..., Any]) 
             tolerance = 0.5001 if 'color' in topic else 1e-5
             np.testing.assert_allclose(maps[topic], expected[topic], atol=tolerance)
 
-    document = json.loads(names[0].data)
-    by_id = {entry['class_id']: entry['class_name'] for entry in document['class_map']}
+    if LabelInfo is None:
+        document = json.loads(names[0].data)
+        by_id = {entry['class_id']: entry['class_name'] for entry in document['class_map']}
+        fixed = document['label_set']['colours']
+    else:
+        by_id = {entry.class_id: entry.class_name for entry in names[0].class_map}
+        fixed = load_label_set('rooms').colours
     assert (by_id[0], by_id[6], by_id[255], len(by_id)) == ('wall', 'chair', 'unlabelled', 19)
     colours = np.zeros((256, 3), np.uint8)
-    colours[:18] = document['label_set']['colours']
+    colours[:18] = fixed
     labels = maps['semantic/image_raw']
     for row, column in np.ndindex(labels.shape):
         shown = maps['semantic_color/image_raw'][row, column]

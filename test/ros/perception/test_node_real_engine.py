@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node with a real network behind it: same maps as without ROS, no torch, little memory."""
+"""The node with the shipped network: same maps as without ROS, no torch, little memory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ import pytest
 
 pytestmark = pytest.mark.ros
 pytest.importorskip('rclpy')
+pytest.importorskip('onnxruntime')
 
 
 def test_it_publishes_what_the_perceiver_gives_in_little_memory(
     start_command: Callable[..., Any],
     listener: Any,
     camera_on: Callable[..., Any],
-    small_bundle: Path,
 ) -> None:
     from mtl_perception.camera import CameraModel
     from mtl_perception.inference import open_engine, Perceiver
+    from mtl_perception.manifest import default_bundle
     from mtl_perception.values import Frame
     from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
     # The size of a real camera, but smooth: random pixels would put labels on a knife's edge.
     coarse = np.random.default_rng(3).integers(0, 256, (6, 8, 3)).astype(np.uint8)
     pixels = np.kron(coarse, np.ones((80, 80, 1), np.uint8))
-    with open_engine(small_bundle, threads=1) as engine:
+    with open_engine(default_bundle(), threads=1) as engine:
         camera_model = CameraModel(640, 480, 500.0, 500.0, 320.0, 240.0)
         expected = Perceiver(engine).perceive(Frame(pixels, 0, '', camera_model))
 
     process = start_command(
-        'live', '--model', small_bundle, '--ros-args', '-p', 'threads:=1',
+        'live', '--ros-args', '-p', 'threads:=1',
         '-r', 'image:=front/image_raw', '-r', 'camera_info:=front/camera_info',
     )  # fmt: skip
     camera = camera_on(image_topic='front/image_raw')
