@@ -64,8 +64,14 @@ class Network(nn.Module):
 
     @classmethod
     def neck_for(cls, backbone: str, mode: str) -> tuple[int, ...]:
-        """Neck widths when the caller names none; HRNet and published mode have no neck."""
-        return () if mode == 'published' or backbone.startswith('hrnet') else cls.default_neck
+        """
+        Neck widths when the caller names none.
+
+        None in published mode, and none on HRNet-W18-small-v2, whose levels (18/36/72/144) are
+        the widths that MTI-Net and PAD-Net were made for.
+        """
+        narrow = backbone == 'hrnet_w18_small_v2'
+        return () if mode == 'published' or narrow else cls.default_neck
 
     def forward(self, image: Tensor) -> Outputs:
         """Map a normalised image (B, 3, H, W) to `Outputs`."""

@@ -124,7 +124,7 @@ def test_untrained_maps_start_where_losses_are_tame(four_tasks):
     assert (maps['normals'][:, 2] < -0.5).all()
 
 
-def test_neck_defaults_to_none_on_hrnet_and_in_published_mode(four_tasks):
+def test_neck_defaults_to_none_on_the_narrow_hrnet_and_in_published_mode(four_tasks):
     def widths(backbone, **options):
         return build_network('mti_net', four_tasks, backbone=backbone, **options).encoder
 
@@ -132,6 +132,8 @@ def test_neck_defaults_to_none_on_hrnet_and_in_published_mode(four_tasks):
     assert widths('mobilenetv2_100', neck=()).channels == (24, 32, 96, 320)
     assert widths('mobilenetv2_100', neck=(8, 8, 8, 8)).channels == (8, 8, 8, 8)
     assert widths('hrnet_w18_small_v2').channels == (18, 36, 72, 144)
+    assert widths('hrnet_w48').neck_widths == (24, 32, 48, 64)
+    assert widths('hrnet_w48', mode='published').channels == (48, 96, 192, 384)
     assert widths('mobilenetv2_100', mode='published').neck_widths == ()
 
 
