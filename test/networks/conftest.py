@@ -16,11 +16,11 @@ from torch import nn
 Array = npt.NDArray[np.float64]
 
 
-def semantic_task(classes: int, name: str = 'semantic') -> Task:
-    """Return a semantic task with so many classes."""
+def semantic_task(classes: int, name: str = 'semantic', kind: str = 'semantic') -> Task:
+    """Return a task with so many classes."""
     colours = tuple((index, 0, 0) for index in range(classes))
     names = tuple(f'class_{index}' for index in range(classes))
-    return Task(name, 'semantic', label_set=LabelSet(f'test{classes}', names, colours))
+    return Task(name, kind, label_set=LabelSet(f'test{classes}', names, colours))
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,18 @@ def _seeded() -> None:
 def classes() -> Callable[..., Task]:
     """Build semantic tasks: ``classes(40)``, ``classes(7, 'parts')``."""
     return semantic_task
+
+
+@pytest.fixture
+def pascal() -> tuple[Task, ...]:
+    """Return the five tasks of PASCAL-Context: 21 classes, 7 parts, saliency, normals, edges."""
+    return (
+        semantic_task(21),
+        semantic_task(7, 'parts', 'parts'),
+        Task('saliency', 'saliency'),
+        Task('normals', 'normals'),
+        Task('edges', 'edges', edge_meaning='contours'),
+    )
 
 
 @pytest.fixture
@@ -217,14 +229,15 @@ def _overfit(network: Network, steps: int, size: int = 64, rate: float = 3e-3) -
         float(((label == c) & (truth == c)).sum() / ((label == c) | (truth == c)).sum())
         for c in truth.unique()
     ]
-    depth = maps['depth'][:, 0].exp()
-    ratio = ((depth - targets['depth']).abs() / targets['depth'])[inside].mean()
-    cosine = nn.functional.cosine_similarity(maps['normals'], targets['normals'])[inside]
-    return {
-        'miou': float(np.mean(overlaps)),
-        'abs_rel': float(ratio),
-        'degrees': float(cosine.clamp(-1, 1).arccos().rad2deg().mean()),
-    }
+    scores = {'miou': float(np.mean(overlaps))}
+    if 'depth' in maps:
+        depth = maps['depth'][:, 0].exp()
+        ratio = ((depth - targets['depth']).abs() / targets['depth'])[inside]
+        scores['abs_rel'] = float(ratio.mean())
+    if 'normals' in maps:
+        cosine = nn.functional.cosine_similarity(maps['normals'], targets['normals'])[inside]
+        scores['degrees'] = float(cosine.clamp(-1, 1).arccos().rad2deg().mean())
+    return scores
 
 
 @pytest.fixture

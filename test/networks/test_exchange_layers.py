@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from mtl_perception.networks.layers.basic_block import BasicBlock
 from mtl_perception.networks.layers.bottleneck import Bottleneck
+from mtl_perception.networks.layers.cross_task_attention import (
+    CorrelationAttention,
+    MultiTaskExchange,
+)
 from mtl_perception.networks.layers.feature_propagation import FeaturePropagation
 from mtl_perception.networks.layers.gated_distillation import (
     GatedDistillation,
@@ -38,15 +42,20 @@ def test_residual_blocks_follow_their_formula(block, randomise, reference):
     np.testing.assert_allclose(block(x)[0].detach().numpy(), expected, atol=1e-9)
 
 
-def test_squeeze_excitation_follows_its_formula(randomise, reference):
-    layer = randomise(SqueezeExcitation(32).double())
+def gate_slowly(layer, x, reference):
+    """Return the gate of each channel of (C, h, w) from its mean."""
+    mean = x.mean((1, 2), keepdims=True)
+    hidden = np.maximum(reference.convolution(mean, layer.squeeze), 0)
+    return reference.sigmoid(reference.convolution(hidden, layer.excite))
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_squeeze_excitation_follows_its_formula(bias, randomise, reference):
+    layer = randomise(SqueezeExcitation(32, bias=bias).double())
+    assert layer.squeeze.weight.shape[:2] == (2, 32)
+    assert sum(p.numel() for p in layer.parameters()) == 2 * 2 * 32 + bias * (2 + 32)
     x = features(32)['depth']
-    mean = x[0].numpy().mean((1, 2))
-    squeeze = layer.squeeze.weight.detach().numpy()[:, :, 0, 0]
-    excite = layer.excite.weight.detach().numpy()[:, :, 0, 0]
-    assert squeeze.shape == (2, 32)
-    gate = reference.sigmoid(excite @ np.maximum(squeeze @ mean, 0))
-    expected = x[0].numpy() * gate[:, None, None]
+    expected = x[0].numpy() * gate_slowly(layer, x[0].numpy(), reference)
     np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-9)
 
 
@@ -103,6 +112,14 @@ def test_pyramid_projection_equals_one_convolution_over_the_concatenation(random
     torch.testing.assert_close(layer(levels), expected, rtol=0, atol=1e-9)
 
 
+def test_a_fresh_pyramid_projection_starts_as_one_convolution_over_the_concatenation():
+    """PyTorch draws weights and bias of a convolution within 1 / sqrt(number of inputs)."""
+    layer = PyramidProjection((4, 20, 40), 4000)
+    bound = float(torch.nn.Conv2d(64, 4000, 1).bias.detach().abs().max())
+    for values in (layer.levels[0].bias, *(level.weight for level in layer.levels)):
+        assert float(values.detach().abs().max()) == pytest.approx(bound, rel=0.01)
+
+
 @pytest.mark.parametrize('softmax_over', ['tasks', 'adjacent_channels'])
 def test_feature_propagation_follows_its_formula(softmax_over, randomise, reference):
     channels, count = 8, len(NAMES)
@@ -121,11 +138,10 @@ def test_feature_propagation_follows_its_formula(softmax_over, randomise, refere
         mask[index] = score[index] / sum(score[member] for member in group)
     shared = reference.residual(joined * mask, layer.shared)
     for name, output in layer(inputs).items():
-        gate_layer = layer.gates[name]
-        squeeze = gate_layer.squeeze.weight.detach().numpy()[:, :, 0, 0]
-        excite = gate_layer.excite.weight.detach().numpy()[:, :, 0, 0]
-        gate = reference.sigmoid(excite @ np.maximum(squeeze @ shared.mean((1, 2)), 0))
-        expected = shared * gate[:, None, None] + inputs[name][0].numpy()
+        # the released gates have biases, the paper's have none
+        assert (layer.gates[name].excite.bias is None) == (softmax_over == 'tasks')
+        gate = gate_slowly(layer.gates[name], shared, reference)
+        expected = shared * gate + inputs[name][0].numpy()
         np.testing.assert_allclose(output[0].detach().numpy(), expected, atol=1e-9)
 
 
@@ -164,12 +180,16 @@ def test_gradients_agree_with_finite_differences(build, randomise):
 
 @pytest.mark.parametrize('layer', [
     GatedDistillation(8, NAMES, NAMES), TargetGatedDistillation(8, NAMES, NAMES),
-    FeaturePropagation(8, NAMES),
-], ids=lambda layer: type(layer).__name__)
+    FeaturePropagation(8, NAMES), FeaturePropagation(8, NAMES, 'adjacent_channels'),
+    MultiTaskExchange(8, NAMES, NAMES, 4),
+], ids=['sender_gate', 'receiver_gate', 'propagation', 'released_propagation', 'exchange'])
 def test_single_precision_stays_close_to_double(layer, randomise):
     layer = randomise(layer.eval())
     inputs = features(8)
     with torch.no_grad():
+        for module in layer.modules():
+            if isinstance(module, CorrelationAttention):
+                module.gate.normal_()
         single = layer({name: x.float() for name, x in inputs.items()})
         double = layer.double()(inputs)
     for name, output in double.items():

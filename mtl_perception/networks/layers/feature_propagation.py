@@ -20,7 +20,8 @@ class FeaturePropagation(nn.Module):
 
     ``softmax_over='tasks'`` lets tasks compete for each channel and pixel, as the paper means.
     ``softmax_over='adjacent_channels'`` is what the released code computes: K neighbouring
-    channels of the task-major concatenation compete, mostly within one task.
+    channels of the task-major concatenation compete, mostly within one task. The gates then have
+    biases, as released.
     """
 
     def __init__(
@@ -36,7 +37,10 @@ class FeaturePropagation(nn.Module):
             BasicBlock(width, inner), BasicBlock(inner, inner), nn.Conv2d(inner, width, 1)
         )
         self.shared = BasicBlock(width, channels)
-        self.gates = nn.ModuleDict({name: SqueezeExcitation(channels) for name in self.names})
+        released = softmax_over == 'adjacent_channels'
+        self.gates = nn.ModuleDict(
+            {name: SqueezeExcitation(channels, bias=released) for name in self.names}
+        )
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map the tasks' features (B, channels, h, w) to as many of the same shape."""

@@ -26,7 +26,8 @@ class PyramidProjection(nn.Module):
         # One convolution over the concatenation would see all levels' channels as its inputs.
         bound = sum(in_channels) ** -0.5
         for level in self.levels:
-            nn.init.uniform_(level.weight, -bound, bound)
+            for parameter in level.parameters():
+                nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Map levels (B, in_channels[i], h_i, w_i), finest first, to (B, channels, h_0, w_0)."""

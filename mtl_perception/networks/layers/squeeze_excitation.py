@@ -11,14 +11,15 @@ class SqueezeExcitation(nn.Module):
     """
     Multiply each channel by sigmoid(W2 relu(W1 mean(x))), hidden width channels // reduction.
 
-    Source: "Squeeze-and-Excitation Networks", section 3.
+    With ``bias``, sigmoid(W2 relu(W1 mean(x) + b1) + b2). Source: "Squeeze-and-Excitation
+    Networks", section 3, which has no biases.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, bias: bool = False) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
-        self.excite = nn.Conv2d(hidden, channels, 1, bias=False)
+        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.excite = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate (B, channels, h, w), same shape out."""
