@@ -15,6 +15,7 @@ from mtl_perception.networks.decoding import (
     decode_probability,
     decode_semantic,
 )
+from mtl_perception.networks.layers.precision import promote
 from mtl_perception.tasks import LABELLED_KINDS, Task
 import torch
 from torch import nn, Tensor
@@ -69,7 +70,7 @@ class PerceptionGraph(nn.Module):
     def _finish(self, task: Task, raw: Tensor, depth_scale: Tensor) -> tuple[Tensor, ...]:
         size = self._label_size if task.kind in LABELLED_KINDS else self._size
         if tuple(raw.shape[-2:]) != size:
-            raw = F.interpolate(raw.float(), size=size, mode='bilinear', align_corners=False)
+            raw = F.interpolate(promote(raw), size=size, mode='bilinear', align_corners=False)
         if task.kind in LABELLED_KINDS:
             return decode_semantic(raw)
         if task.kind == 'depth':

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mtl_perception.losses.task_loss import loss_for, LossError, LOSSES, task_loss
+from mtl_perception.networks.layers.precision import promote
 from mtl_perception.networks.outputs import Outputs
 from mtl_perception.tasks import LABELLED_KINDS, PROBABILITY_KINDS, Task
 from mtl_perception.values import UNLABELLED
@@ -187,7 +188,7 @@ class MultiTaskLoss(nn.Module):
 
     def _task_value(self, name: str, raw: Tensor, target: Tensor | None) -> Tensor:
         if target is None:
-            return raw.float().sum() * 0.0
+            return promote(raw).sum() * 0.0
         return task_loss(
             self._tasks[name], raw, target, self._losses.get(name),
             align_corners=self._align_corners,

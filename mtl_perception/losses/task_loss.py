@@ -17,6 +17,7 @@ from mtl_perception.losses.edges import edges_balanced_loss, edges_balanced_mean
 from mtl_perception.losses.normals import normals_cosine_loss, normals_l1_loss
 from mtl_perception.losses.saliency import saliency_balanced_loss
 from mtl_perception.losses.semantic import semantic_loss
+from mtl_perception.networks.layers.precision import promote
 from mtl_perception.tasks import Task
 from torch import Tensor
 import torch.nn.functional as F
@@ -83,14 +84,14 @@ def task_loss(
     """
     Compare raw maps with a target at the target's size.
 
-    The raw map is enlarged bilinearly to the size of the target, in single precision whatever
-    the network ran in.
+    The raw map is enlarged bilinearly to the size of the target, in single precision at
+    least, whatever the network ran in.
 
     :param raw: raw map (B, C, h, w) of `task`
     :param target: (B, H, W), for normals (B, 3, H, W)
     :param name: a name in LOSSES of the task's kind; None is the published loss
     :param align_corners: of the enlargement: whether corner pixels meet by their centres
-    :returns: scalar float32; zero, with a gradient, where nothing is annotated
+    :returns: scalar, float32 at least; zero, with a gradient, where nothing is annotated
     :raises LossError: if the target does not fit the raw map
     """
     shape = (raw.shape[0], *target.shape[-2:])
@@ -101,7 +102,7 @@ def task_loss(
             f'shape {tuple(raw.shape)}; expected (B, {"3, " * (task.kind == "normals")}H, W)'
         )
         raise LossError(msg)
-    raw = raw.float()
+    raw = promote(raw)
     if raw.shape[-2:] != target.shape[-2:]:
         raw = F.interpolate(
             raw, target.shape[-2:], mode='bilinear', align_corners=align_corners

@@ -13,13 +13,14 @@ Raw conventions, per task kind (B images, any resolution h x w):
 * edges and saliency: one logit.
 
 All decoders leave half precision first: ``exp``, ``normalize`` (its epsilon is zero in fp16) and
-``sigmoid`` are cheap and lose accuracy there.
+``sigmoid`` are cheap and lose accuracy there. Double precision stays double.
 """
 
 from __future__ import annotations
 
 import math
 
+from mtl_perception.networks.layers.precision import promote
 import torch
 from torch import Tensor
 import torch.nn.functional as F
@@ -30,9 +31,10 @@ def decode_semantic(raw: Tensor) -> tuple[Tensor, Tensor]:
     Decode class logits into labels and confidence.
 
     :param raw: logits (B, C, h, w), C <= 255
-    :returns: labels uint8 (B, h, w) and the winner's softmax probability float32 (B, h, w)
+    :returns: labels uint8 (B, h, w) and the winner's softmax probability (B, h, w), float32 at
+        least
     """
-    logits = raw.float()
+    logits = promote(raw)
     labels = logits.argmax(dim=1)
     # The winner's softmax without the other C - 1 quotients: exp(0) / sum(exp(l - max l)).
     shifted = logits - logits.amax(dim=1, keepdim=True)
@@ -50,13 +52,13 @@ def decode_depth(
     :param depth_range_m: shortest and longest depth at the reference focal length; the result is
         clamped to it before it is scaled
     :param depth_scale: f / f_ref per image (B,); None leaves depth at the reference focal length
-    :returns: depth float32 (B, h, w)
+    :returns: depth (B, h, w), float32 at least
     """
     low, high = depth_range_m
     # Clamped before exp, so that an untrained network cannot overflow.
-    depth = raw[:, 0].float().clamp(math.log(low), math.log(high)).exp()
+    depth = promote(raw[:, 0]).clamp(math.log(low), math.log(high)).exp()
     if depth_scale is not None:
-        depth = depth * depth_scale.float().view(-1, 1, 1)
+        depth = depth * depth_scale.to(depth.dtype).view(-1, 1, 1)
     return depth
 
 
@@ -69,11 +71,11 @@ def decode_normals(raw: Tensor, depth_scale: Tensor | None = None) -> Tensor:
 
     :param raw: vectors (B, 3, h, w) in the optical frame
     :param depth_scale: s = f / f_ref per image (B,); None leaves the reference focal length
-    :returns: unit vectors float32 (B, 3, h, w)
+    :returns: unit vectors (B, 3, h, w), float32 at least
     """
-    vectors = F.normalize(raw.float(), dim=1, eps=1e-6)
+    vectors = F.normalize(promote(raw), dim=1, eps=1e-6)
     if depth_scale is not None:
-        scale = depth_scale.float().view(-1, 1, 1, 1)
+        scale = depth_scale.to(vectors.dtype).view(-1, 1, 1, 1)
         vectors = torch.cat((vectors[:, :2], vectors[:, 2:] / scale), dim=1)
         vectors = F.normalize(vectors, dim=1, eps=1e-6)
     return vectors
@@ -84,6 +86,6 @@ def decode_probability(raw: Tensor) -> Tensor:
     Decode the logits of edges or saliency into probabilities.
 
     :param raw: logits (B, 1, h, w)
-    :returns: probability float32 (B, h, w)
+    :returns: probability (B, h, w), float32 at least
     """
-    return raw[:, 0].float().sigmoid()
+    return promote(raw[:, 0]).sigmoid()

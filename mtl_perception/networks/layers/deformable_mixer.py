@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mtl_perception.networks.layers.deformable_sampling import deformable_sample
+from mtl_perception.networks.layers.precision import precise_type
 import torch
 from torch import nn, Tensor
 from torch.nn import functional
@@ -52,7 +53,7 @@ class ReleasedOffsetHead(nn.Module):
         """Map (B, C, H, W) to offsets (B, 2*C, H, W) in pixels, (dy, dx) per channel."""
         height, width = x.shape[-2:]
         # Coordinates reach hundreds, where half precision counts in steps of a quarter pixel.
-        precise = x.dtype if x.dtype == torch.float64 else torch.float32
+        precise = precise_type(x.dtype)
         rows = torch.arange(1, height + 1, dtype=precise, device=x.device)
         columns = torch.arange(1, width + 1, dtype=precise, device=x.device)
         tap = torch.arange(-1, 2, dtype=precise, device=x.device)

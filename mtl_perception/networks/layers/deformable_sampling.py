@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from mtl_perception.networks.layers.precision import precise_type
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +20,7 @@ def deformable_sample(x: Tensor, offset: Tensor) -> Tensor:
     """
     batch, channels, height, width = x.shape
     groups = offset.shape[1] // 2
-    precise = x.dtype if x.dtype == torch.float64 else torch.float32
+    precise = precise_type(x.dtype)
     rows = torch.arange(height, dtype=precise, device=x.device).view(1, 1, height, 1)
     columns = torch.arange(width, dtype=precise, device=x.device).view(1, 1, 1, width)
     pairs = offset.to(precise).view(batch, groups, 2, height, width)
