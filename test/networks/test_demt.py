@@ -85,6 +85,8 @@ def test_the_mixer_follows_its_formula(randomise, reference):
     moved = reference.convolution(sample_slowly(mixed, offset), mixer.deformed)
     expected = mixed + reference.norm(gelu(moved), mixer.deformed_norm)
     np.testing.assert_allclose(mixer(x)[0].detach().numpy(), expected, atol=1e-9)
+    single = mixer.float()(x.float())[0].detach().numpy()
+    np.testing.assert_allclose(single, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_the_released_offsets_follow_their_description(randomise, reference):
@@ -139,6 +141,9 @@ def test_attention_at_each_pixel_follows_its_formula(randomise):
             here = np.stack([m[image, :, row, column].numpy() for m in maps])
             expected = attend_slowly(layer, here[1:2], here)
             np.testing.assert_allclose(found[image, pixel], expected, atol=1e-9)
+    tokens = tokens.float()
+    single = layer.float().at_each_pixel(tokens[:, :, 1:2], tokens).detach().numpy()
+    np.testing.assert_allclose(single, found, atol=1e-5)
 
 
 def test_attention_over_positions_follows_its_formula(randomise):
@@ -207,8 +212,12 @@ def test_every_mechanism_matters(system, mode, four_tasks, randomise, monkeypatc
     image = torch.randn(1, 3, 64, 96)
     mechanisms = ['reduce', 'reduce_norm', 'mixers.depth.mix', 'mixers.depth.offsets',
                   'mixers.depth.deformed', 'interaction.value', 'interaction.project',
-                  'queries.edges.query', 'queries.edges.key', 'queries.edges.mix', 'heads.normals']
-    if mode == 'corrected':
+                  'interaction.mix', 'queries.edges.query', 'queries.edges.key',
+                  'queries.edges.value', 'queries.edges.project', 'queries.edges.mix',
+                  'heads.normals']
+    if mode == 'published':
+        mechanisms += ['mixers.depth.offsets.offset', 'mixers.depth.offsets.neighbourhood']
+    else:
         mechanisms += ['interaction.query', 'interaction.key']
     intact = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.no_grad():
@@ -220,6 +229,51 @@ def test_every_mechanism_matters(system, mode, four_tasks, randomise, monkeypatc
             change = max((before[name] - after[name]).abs().max() for name in before)
             assert change > 1e-5, mechanism
             network.load_state_dict(intact)
+
+
+@pytest.mark.parametrize(('system', 'mode'), [
+    ('demt', 'corrected'), ('demt', 'published'), ('demt_global', 'corrected'),
+])
+def test_the_exchange_follows_its_formula(system, mode, four_tasks, randomise, monkeypatch):
+    """Interaction between all tasks, then each task's query and what it asked with."""
+    monkeypatch.setattr(demt, 'WIDTH', 32)
+    tasks, size = four_tasks[:3], (9, 10)
+    network = build_network(system, tasks, backbone='mobilenetv2_100', mode=mode)
+    randomise(network.double().eval())
+    mixed = {task.name: torch.randn(2, 32, *size, dtype=torch.float64) for task in tasks}
+    found = network.exchange(mixed, ['depth', 'normals'])
+    assert list(found) == ['depth', 'normals']
+    own = network.interaction
+
+    def alone(token):
+        # what attention over a single token gives: its value
+        return attend_slowly(own, token, token)
+
+    def pooled(feature):
+        # means of 8x8 blocks; the border is repeated until they are full
+        rows, columns = (np.minimum(np.arange(-(-n // 8) * 8), n - 1) for n in size)
+        whole = feature[:, rows[:, None], columns]
+        blocks = whole.reshape(32, len(rows) // 8, 8, len(columns) // 8, 8).mean((2, 4))
+        return blocks.reshape(32, -1).T
+
+    for image in range(2):
+        maps = [mixed[task.name][image].numpy() for task in tasks]
+        if system == 'demt_global':
+            reduced = np.concatenate([pooled(feature) for feature in maps])
+            everywhere = attend_slowly(own, reduced, reduced)
+        for name in ('depth', 'normals'):
+            layer, result = network.queries[name], found[name][image].detach().numpy()
+            for row, column in np.ndindex(size):
+                here = np.stack([feature[:, row, column] for feature in maps])
+                query = mixed[name][image, :, row, column].numpy()[None]
+                if system == 'demt_global':
+                    shared = everywhere
+                elif mode == 'published':
+                    shared = np.concatenate([alone(token[None]) for token in here])
+                else:
+                    shared = attend_slowly(own, here, here)
+                expected = attend_slowly(layer, query, shared)[0] + query[0]
+                np.testing.assert_allclose(result[:, row, column], expected, atol=1e-9)
 
 
 def test_corrected_interaction_attends_where_the_released_one_is_linear(four_tasks, monkeypatch):

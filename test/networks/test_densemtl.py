@@ -72,6 +72,17 @@ def test_the_cross_task_path_is_silent_at_first():
     assert not layer(torch.randn(1, 6, 8, 8), torch.randn(1, 6, 8, 8)).any()
 
 
+def test_the_directed_feature_follows_its_formula(randomise, reference):
+    pair = randomise(PairExchange(6, 4).double().eval())
+    with torch.no_grad():
+        pair.attend_cross.gate.normal_()
+    target, source = torch.randn(2, 1, 6, 8, 7, dtype=torch.float64)
+    expected = direct_slowly(pair, target[0].numpy(), source[0].numpy(), reference)
+    np.testing.assert_allclose(pair(target, source)[0].detach().numpy(), expected, atol=1e-9)
+    single = pair.float()(target.float(), source.float())[0].detach().numpy()
+    np.testing.assert_allclose(single, expected, atol=1e-5)
+
+
 def test_the_exchange_follows_its_formula(randomise, reference):
     # normals is only a source
     exchange = randomise(MultiTaskExchange(6, NAMES[:2], NAMES, 4).double().eval())
@@ -189,9 +200,12 @@ def test_every_mechanism_matters(mode, narrow, four_tasks, randomise):
     pair = 'exchange.pairs.depth.semantic'
     mechanisms = [
         'decoders.depth.before.0.dilated.1', 'decoders.depth.before.0.pooled',
+        'decoders.depth.before.0.point', 'decoders.depth.before.0.project',
         'decoders.semantic.after.3', f'{pair}.extract', f'{pair}.attend_self',
-        f'{pair}.attend_cross.query', f'{pair}.attend_cross.key', f'{pair}.attend_cross',
-        f'{pair}.project', 'exchange.fuse.normals', 'refine_half.depth', 'refine_full.depth',
+        f'{pair}.attend_cross.query', f'{pair}.attend_cross.key',
+        f'{pair}.attend_cross.value', f'{pair}.attend_cross', f'{pair}.project',
+        'exchange.fuse.normals', 'exchange.activate.normals', 'refine_half.depth',
+        'refine_full.depth',
     ]
     intact = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.no_grad():

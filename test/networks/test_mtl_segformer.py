@@ -80,7 +80,8 @@ def test_several_semantic_tasks_and_their_mechanisms(classes, randomise, monkeyp
     image = torch.randn(1, 3, 64, 96)
     attention = 'attention.crop_rows'
     mechanisms = ['own.gaps.linear', 'own.depth', attention, f'{attention}.query',
-                  f'{attention}.key_value.depth', 'combine.gaps', 'predict.crop_rows']
+                  f'{attention}.key_value.depth', f'{attention}.project', 'combine.gaps',
+                  'predict.crop_rows']
     intact = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.no_grad():
         before = network(image).maps
