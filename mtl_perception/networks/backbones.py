@@ -116,6 +116,7 @@ def build_backbone(
     *,
     output_stride: int = 32,
     stem: bool = False,
+    norm_momentum: float | None = None,
 ) -> Backbone:
     """
     Build the backbone called ``name`` (a key of `BACKBONES`) with levels at strides 4 to 32.
@@ -125,6 +126,8 @@ def build_backbone(
     Every weight of the backbone must be in the file with its exact shape; the file may hold more
     (a classifier) only beyond the layers used here. ``output_stride`` 8 or 16 dilates the last
     stages of a ResNet instead of striding. ``stem`` adds the level at stride 2 where there is one.
+    ``norm_momentum`` is what a batch counts in the running statistics of every BatchNorm; None
+    leaves the library's.
     Raises `NetworkError` for an unknown name, an unreachable hub or a file that does not fit.
     """
     spec = BACKBONES.get(name)
@@ -147,11 +150,10 @@ def build_backbone(
     if isinstance(pretrained, (str, Path)):
         inner = backbone.net.encoder if name.startswith('mit') else backbone.net
         load_backbone_weights(inner, Path(pretrained), name)
-    if pretrained and name.startswith('hrnet'):
-        # MTI-Net's released HRNet keeps its ImageNet statistics almost fixed.
+    if norm_momentum is not None:
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.01
+                module.momentum = norm_momentum
     return backbone
 
 

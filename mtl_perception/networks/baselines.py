@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TYPE_CHECKING
+from typing import Any, ClassVar, TYPE_CHECKING
 
 from mtl_perception.networks.errors import NetworkError
 from mtl_perception.networks.heads import DeepLabHead, HighResolutionHead
-from mtl_perception.networks.network import Encoder, Network
+from mtl_perception.networks.network import Encoder, MTI_NET_HRNET_MOMENTUM, Network
 from mtl_perception.networks.outputs import Outputs
 from torch import nn, Tensor
 
@@ -25,6 +25,7 @@ class MultiTaskBaseline(Network):
     """
 
     good_for = 'the least work per frame; the yardstick for every exchange between tasks'
+    hrnet_momentum: ClassVar[float | None] = MTI_NET_HRNET_MOMENTUM
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
@@ -42,7 +43,7 @@ class MultiTaskBaseline(Network):
         """Dilate a ResNet as the paper that uses it does."""
         if mode == 'published' and backbone.startswith('resnet'):
             return {'output_stride': 16 if backbone == 'resnet101' else 8}
-        return {}
+        return super().backbone_options(backbone, mode)
 
     def forward(self, image: Tensor) -> Outputs:
         """Map a normalised image (B, 3, H, W) to `Outputs`."""

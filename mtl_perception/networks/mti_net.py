@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import ClassVar, TYPE_CHECKING
 
 from mtl_perception.networks.heads import HighResolutionHead, prediction_layer
 from mtl_perception.networks.layers.basic_block import BasicBlock
 from mtl_perception.networks.layers.feature_propagation import FeaturePropagation
 from mtl_perception.networks.layers.gated_distillation import GatedDistillation
 from mtl_perception.networks.layers.resize import resize_like
-from mtl_perception.networks.network import Encoder, Network
+from mtl_perception.networks.network import Encoder, MTI_NET_HRNET_MOMENTUM, Network
 from mtl_perception.networks.outputs import Outputs
 import torch
 from torch import nn, Tensor
@@ -62,6 +62,7 @@ class MTINet(Network):
     """
 
     good_for = 'robots: exchange at four scales for little work; cheap auxiliary tasks'
+    hrnet_momentum: ClassVar[float | None] = MTI_NET_HRNET_MOMENTUM
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str

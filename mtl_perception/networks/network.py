@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NECK = (24, 32, 48, 64)
 MODES = ('corrected', 'published')
+# In the repository of MTI-Net, which also holds its baselines and PAD-Net.
+MTI_NET_HRNET_MOMENTUM = 0.01
 
 
 class Encoder(nn.Module):
@@ -46,6 +48,8 @@ class Network(nn.Module):
     good_for: ClassVar[str] = ''
     default_neck: ClassVar[tuple[int, ...]] = DEFAULT_NECK
     modes: ClassVar[tuple[str, ...]] = MODES
+    # What a batch counts in the statistics of an HRNet; None leaves the library's 0.1.
+    hrnet_momentum: ClassVar[float | None] = None
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str
@@ -60,6 +64,8 @@ class Network(nn.Module):
     @classmethod
     def backbone_options(cls, backbone: str, mode: str) -> dict[str, Any]:
         """Keyword arguments with which this system wants its backbone built."""
+        if backbone.startswith('hrnet'):
+            return {'norm_momentum': cls.hrnet_momentum}
         return {}
 
     @classmethod

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import ClassVar, TYPE_CHECKING
 
 from mtl_perception.networks.heads import prediction_layer
 from mtl_perception.networks.layers.bottleneck import Bottleneck
@@ -13,7 +13,7 @@ from mtl_perception.networks.layers.gated_distillation import (
     TargetGatedDistillation,
 )
 from mtl_perception.networks.layers.pyramid_projection import PyramidProjection
-from mtl_perception.networks.network import Encoder, Network
+from mtl_perception.networks.network import Encoder, MTI_NET_HRNET_MOMENTUM, Network
 from mtl_perception.networks.outputs import Outputs
 from torch import nn, Tensor
 
@@ -34,6 +34,7 @@ class PADNet(Network):
     """
 
     good_for = 'comparison with the literature: one scale, wide features, dear for many tasks'
+    hrnet_momentum: ClassVar[float | None] = MTI_NET_HRNET_MOMENTUM
 
     def __init__(
         self, encoder: Encoder, tasks: Sequence[Task], auxiliary: Sequence[Task], mode: str

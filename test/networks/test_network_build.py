@@ -15,6 +15,7 @@ from mtl_perception.networks import (
 from mtl_perception.tasks import Task
 import pytest
 import torch
+from torch import nn
 
 DEPTH = Task('depth', 'depth')
 MULTI_TASK_SYSTEMS = [name for name in SYSTEMS if name != 'single_task']
@@ -103,6 +104,16 @@ def test_published_baselines_on_resnets_are_dilated(backbone, stride, four_tasks
     assert (before['depth'] - after['depth']).abs().max() > 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('system', ['single_task', 'multi_task'])
+def test_baselines_overfit_four_frames(system, four_tasks, overfit):
+    tasks = four_tasks[:1] if system == 'single_task' else four_tasks
+    scores = overfit(build_network(system, tasks, backbone='mobilenetv2_100'), steps=80)
+    assert scores['miou'] > 0.95, scores
+    assert scores.get('abs_rel', 0) < 0.05, scores
+    assert scores.get('degrees', 0) < 10, scores
+
+
 def test_tasks_of_the_baseline_do_not_see_each_other(four_tasks, randomise):
     network = randomise(build_network('multi_task', four_tasks, backbone='mobilenetv2_100').eval())
     image = torch.randn(1, 3, 64, 64)
@@ -122,6 +133,20 @@ def test_untrained_maps_start_where_losses_are_tame(four_tasks):
     assert maps['semantic'].softmax(1).max() < 0.5
     assert 1 < maps['depth'].exp().mean() < 6
     assert (maps['normals'][:, 2] < -0.5).all()
+
+
+@pytest.mark.parametrize(('system', 'mode', 'momentum'), [
+    ('single_task', 'published', 0.01), ('multi_task', 'published', 0.01),
+    ('pad_net', 'published', 0.01), ('mti_net', 'published', 0.01), ('demt', 'published', 0.1),
+    ('mti_net', 'corrected', 0.01), ('demt', 'corrected', 0.1),
+])
+def test_statistics_of_hrnet_move_as_in_the_released_code(system, mode, momentum):
+    """MTI-Net's repository has 0.01 in its HRNet, with and without weights; DeMT's has 0.1."""
+    with torch.device('meta'):
+        network = build_network(system, [DEPTH], backbone='hrnet_w18_small_v2', mode=mode)
+    norms = [part for part in network.encoder.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert len(norms) > 50
+    assert {norm.momentum for norm in norms} == {momentum}
 
 
 def test_neck_defaults_to_none_on_the_narrow_hrnet_and_in_published_mode(four_tasks):
