@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example of docs/systems.md works as it stands there."""
+"""The example of CONTRIBUTING.md works as it stands there."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from mtl_perception.networks.backbones import BACKBONES
 from mtl_perception.networks.describe import network_cost
 import torch
 
-PAGE = Path(__file__).parents[2] / 'docs' / 'systems.md'
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / 'CONTRIBUTING.md'
+PAGE = ROOT / 'docs' / 'systems.md'
 
 
 def test_the_example_is_a_system(four_tasks, monkeypatch):
-    blocks = re.findall(r'```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
+    blocks = re.findall(r'```python\n(.*?)```', GUIDE.read_text(), re.DOTALL)
     source = next(block for block in blocks if 'class ColumnNet' in block)
     namespace: dict = {'__name__': 'column_net'}
-    exec(compile(source, str(PAGE), 'exec'), namespace)
+    exec(compile(source, str(GUIDE), 'exec'), namespace)
     monkeypatch.setitem(build.SYSTEMS, 'column_net', namespace['ColumnNet'])
     network = build_network('column_net', four_tasks, backbone='mobilenetv2_100').eval()
     with torch.no_grad():
