@@ -4,8 +4,9 @@ The table of every system on every backbone, from the reports of `make matrix`.
 
     python3 test/networks/matrix_table.py matrix.xml [MORE.xml ...]
 
-prints Markdown: parameters, the largest error of ONNX Runtime against PyTorch (of the map's
-largest value), and size and build time of the fp16 TensorRT-RTX engine for three GPU generations.
+prints Markdown: image size, parameters, the largest error of ONNX Runtime against PyTorch (of the
+map's largest value), and size and build time of the fp16 TensorRT-RTX engine for three GPU
+generations, built from the graph of a bundle as `compile` does it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import sys
 from xml.etree import ElementTree
 
 _CASE = re.compile(r'(test_onnx\w+|test_half\w+)\[(\w+)-(\w+)-(\w+)\]')
-_COLUMNS = ('parameters_m', 'onnx_error', 'engine_mb', 'build_s')
+_COLUMNS = ('size', 'parameters_m', 'onnx_error', 'engine_mb', 'build_s')
 _HEAD = """\
-| system | backbone | mode | parameters, M | ONNX error | engine, MB | build, s |
-|---|---|---|---|---|---|---|"""
+Tasks: semantic, depth, normals and edges; single_task the first alone. The parameters and engines
+are those with the classes of the rooms, the ONNX errors those with 5 classes.
+
+| system | backbone | mode | size | parameters, M | ONNX error | engine, MB | build, s |
+|---|---|---|---|---|---|---|---|"""
 
 
 def rows(paths: list[Path]) -> dict[tuple[str, str, str], dict[str, str]]:
