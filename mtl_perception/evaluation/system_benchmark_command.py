@@ -17,8 +17,10 @@ from mtl_perception.command_line import listed, one_of, positive, progress_bar, 
 from mtl_perception.evaluation.benchmark import machine
 from mtl_perception.evaluation.engine_report import write_section
 from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.system_ratios import system_ratios
 from mtl_perception.evaluation.system_report import (
     builds_markdown,
+    costs_markdown,
     engines_markdown,
     plot_systems,
 )
@@ -29,7 +31,7 @@ _EXAMPLE = """example, the one that writes docs/benchmarks.md:
   python3 -m mtl_perception benchmark systems --markdown docs/benchmarks.md \\
       --plot docs/images/engines.png --json systems.json
 """
-_PARTS = ('engines', 'builds')
+_PARTS = ('engines', 'builds', 'ratios')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         prog='python3 -m mtl_perception benchmark systems',
         description='Time every system with random weights in PyTorch eager, ONNX Runtime and '
         'OpenVINO (fp32, bf16), the engines in turn, each system in a process of its own; and '
-        'build each with TensorRT-RTX, which needs no GPU.',
+        'build each with TensorRT-RTX, which needs no GPU; or compare what the systems cost.',
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,8 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         '--size', type=size, default=(240, 320), metavar='HxW', help='default: 240x320'
     )
     parser.add_argument(
-        '--parts', type=listed(one_of(_PARTS)), default=list(_PARTS), metavar='P[,P]',
-        help='engines: time them; builds: TensorRT-RTX (default: both)',
+        '--parts', type=listed(one_of(_PARTS)), default=['engines', 'builds'], metavar='P[,P]',
+        help='engines: time them; builds: TensorRT-RTX (default: these two); ratios: what a frame '
+        'costs in PyTorch against the multi-task baseline and four single-task networks',
     )
     parser.add_argument('--threads', type=listed(positive), default=[1, 2], metavar='N[,N]')
     parser.add_argument('--rounds', type=positive, default=20, help='of each (default: 20)')
@@ -85,8 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         entries = [
             _measure(system, bundles, arguments)
             for system in bar.track(systems, description='systems')
+            if arguments.parts != ['ratios']
         ]
-    if all('error' in entry for entry in entries):
+        compared = None
+        if 'ratios' in arguments.parts:
+            compared = system_ratios(
+                systems, arguments.backbone, arguments.size, arguments.rounds
+            )
+    if entries and all('error' in entry for entry in entries):
         msg = f"no system could be measured: {entries[0]['system']}: {entries[0]['error']}"
         raise EvaluationError(msg)
     document = {
@@ -95,8 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         'rounds': arguments.rounds,
         'machine': machine(),
         'systems': entries,
+        'ratios': compared,
     }
-    reports = {'engines': engines_markdown, 'builds': builds_markdown}
+    reports = {
+        'engines': engines_markdown, 'builds': builds_markdown, 'ratios': costs_markdown
+    }
     try:
         for part in arguments.parts:
             text = reports[part](document)

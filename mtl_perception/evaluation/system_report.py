@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.evaluation.engine_report import save_figure, where_measured
+from mtl_perception.evaluation.system_ratios import ratios_markdown
 from mtl_perception.evaluation.system_worker import REFERENCE, TARGETS
 
 _COLOURS = ('#4c78a8', '#f58518', '#54a24b')
@@ -64,6 +65,15 @@ def builds_markdown(document: Mapping[str, Any]) -> str:
             f"{built['processor_seconds']:.1f} | {built['layers']} | {types} |"
         )
     return '\n'.join([*lines, *_failures(document)]) + '\n'
+
+
+def costs_markdown(document: Mapping[str, Any]) -> str:
+    """Return the table of what a frame costs, by system."""
+    heading = (
+        f"{_network(document)}, four tasks, random weights; {document['rounds']} runs of each. "
+        f"{where_measured(document['machine'])}."
+    )
+    return ratios_markdown(document['ratios'], heading)
 
 
 def _network(document: Mapping[str, Any]) -> str:
