@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-import struct
 from typing import Any
 
 from mtl_perception.bags.bag_file import BagFile
@@ -15,7 +14,7 @@ from mtl_perception.bags.decoding import decode_colour, decode_target
 from mtl_perception.bags.errors import BagError
 from mtl_perception.bags.poses import CameraPoses, Pose
 from mtl_perception.bags.recovery import RecordedMessage
-from mtl_perception.bags.stamps import Match, match_stamps, Stamped
+from mtl_perception.bags.stamps import header_stamp_ns, Match, match_stamps, Stamped
 from mtl_perception.bags.topics import BagTopics, find_topics, says_rectified, skipped_outputs
 from mtl_perception.camera import CameraError, CameraModel
 from mtl_perception.closing import Closing
@@ -131,15 +130,27 @@ class BagReader(Closing):
             and self._counts[topic] < expected
         }
 
-    def frames(self, first: int = 0) -> Iterator[BagFrame | RefusedFrame]:
-        """Yield every message of the image topic from `first` on, or with why it is no frame."""
+    def frames(
+        self, first: int = 0, earlier: Collection[int] = ()
+    ) -> Iterator[BagFrame | RefusedFrame]:
+        """
+        Return every message of the image topic from `first` on, or with why it is no frame.
+
+        Of those before it only the ones whose index is in `earlier`. The camera's motion is read
+        before this returns, so that taking the first frame costs no more than the next.
+        """
         self._poses = CameraPoses(self._bag, self.topics, self._tolerance_ns)
         self._counts.clear()
         self._camera = self._given_camera or self._first_camera()
         others = [topic for topic in self._read_topics if topic != self._image_topic]
         matches = match_stamps(self._stamped(), self._image_topic, others, self._tolerance_ns)
+        return self._chosen(matches, first, earlier)
+
+    def _chosen(
+        self, matches: Iterator[Match[RecordedMessage]], first: int, earlier: Collection[int]
+    ) -> Iterator[BagFrame | RefusedFrame]:
         for index, match in enumerate(matches):
-            if index >= first:
+            if index >= first or index in earlier:
                 yield self._frame(index, match)
             else:
                 self._update_camera(match)
@@ -156,7 +167,10 @@ class BagReader(Closing):
     def _stamped(self) -> Iterator[Stamped[RecordedMessage]]:
         for message in self._bag.messages(self._read_topics):
             self._counts[message.topic] += 1
-            yield Stamped(message.topic, _header_stamp(message), message.recorded_ns, message)
+            stamp_ns = header_stamp_ns(message.data)
+            if stamp_ns is None:
+                stamp_ns = message.recorded_ns
+            yield Stamped(message.topic, stamp_ns, message.recorded_ns, message)
 
     def _first_camera(self) -> CameraModel | None:
         """Return the bag's first camera_info: for images recorded before any came."""
@@ -231,12 +245,3 @@ class BagReader(Closing):
             )
             raise BagError(msg)
         return target
-
-
-def _header_stamp(message: RecordedMessage) -> int:
-    """Read the stamp of the std_msgs/Header that a CDR message begins with."""
-    if len(message.data) < 12:
-        return message.recorded_ns
-    order = '<' if message.data[1] & 1 else '>'
-    seconds, nanoseconds = struct.unpack_from(f'{order}iI', message.data, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+import struct
 from typing import Any, Generic, TypeVar
 
 Payload = TypeVar('Payload')
@@ -42,6 +43,15 @@ class _Entry(Generic[Payload]):
 
 
 _Buffers = dict[str, deque[_Entry[Payload]]]
+
+
+def header_stamp_ns(data: bytes) -> int | None:
+    """Return the stamp of the std_msgs/Header that a CDR message begins with; None if cut off."""
+    if len(data) < 12:
+        return None
+    order = '<' if data[1] & 1 else '>'
+    seconds, nanoseconds = struct.unpack_from(f'{order}iI', data, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def match_stamps(

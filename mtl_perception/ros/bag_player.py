@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib import import_module
 import time
 from typing import Any
@@ -33,7 +33,8 @@ class BagPlayer(Node):
     All publishers are reliable, so that best-effort and reliable subscribers both hear them;
     what was latched is latched again. `/clock` carries the time of recording, for nodes with
     `use_sim_time`. Topics whose message package is not installed are named once and left out;
-    those in `left_out` are somebody else's to publish.
+    those in `left_out` are somebody else's to publish. `on_send` is called with each message
+    right before it goes out.
 
     Raises
     ------
@@ -49,11 +50,13 @@ class BagPlayer(Node):
         rate: float = 1.0,
         loop: bool = False,
         left_out: Collection[str] = (),
+        on_send: Callable[[RecordedMessage], None] = lambda message: None,
     ) -> None:
         super().__init__('camera')
         self._bag = bag
         self._rate = rate
         self._loop = loop
+        self._on_send = on_send
         self._clock_publisher = self.create_publisher(Clock, CLOCK_TOPIC, _DEPTH)
         self._bag_publishers: dict[str, Any] = {}
         self._read: Counter[str] = Counter()
@@ -145,6 +148,7 @@ class BagPlayer(Node):
         self._read[message.topic] += 1
         publisher = self._bag_publishers.get(message.topic)
         if publisher is not None:
+            self._on_send(message)
             publisher.publish(message.data)
 
     def _wait(self, stamp_ns: int, due: float) -> None:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
-import struct
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from mtl_perception.bags.bag_file import BagFile
 from mtl_perception.bags.recovery import RecordedMessage
+from mtl_perception.bags.stamps import header_stamp_ns
 from mtl_perception.bags.topics import BagTopics
 from mtl_perception.ros.bag_player import BagPlayer
 from mtl_perception.ros.delivery import wait_for_delivery
@@ -23,8 +23,15 @@ class BagStepper(BagPlayer):
     a node that has been given no time to wait must have it.
     """
 
-    def __init__(self, bag: BagFile, topics: BagTopics, *, left_out: Collection[str] = ()) -> None:
-        super().__init__(bag, left_out=left_out)
+    def __init__(
+        self,
+        bag: BagFile,
+        topics: BagTopics,
+        *,
+        left_out: Collection[str] = (),
+        on_send: Callable[[RecordedMessage], None] = lambda message: None,
+    ) -> None:
+        super().__init__(bag, left_out=left_out, on_send=on_send)
         self._topics = topics
         self._messages: Iterator[RecordedMessage] = bag.messages(bag.topics)
         self._ahead: deque[RecordedMessage] = deque()
@@ -33,9 +40,12 @@ class BagStepper(BagPlayer):
     def step_to(self, stamp_ns: int) -> bool:
         """Publish everything up to the image of that stamp; False if the bag ends before."""
         while (image := self._next_image()) is not None:
+            image_stamp_ns = header_stamp_ns(image.data)
+            if image_stamp_ns is None:
+                continue  # too short for any image: nothing that a node could take
             self._image = image
             self._send(image)
-            if header_stamp_ns(image.data) == stamp_ns:
+            if image_stamp_ns == stamp_ns:
                 return True
         return False
 
@@ -67,10 +77,3 @@ class BagStepper(BagPlayer):
             publisher.publish(message.data)
             # A reliable subscriber has it before the image comes.
             wait_for_delivery([publisher])
-
-
-def header_stamp_ns(data: bytes) -> int:
-    """Return the stamp of the std_msgs/Header that the CDR bytes of a message begin with."""
-    order = '<' if data[1] & 1 else '>'
-    seconds, nanoseconds = struct.unpack_from(f'{order}iI', data, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)

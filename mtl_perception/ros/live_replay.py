@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from threading import Event, Thread
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from mtl_perception.bags.bag_file import BagFile
 from mtl_perception.bags.frames import BagReader
+from mtl_perception.bags.recovery import RecordedMessage
+from mtl_perception.bags.stamps import header_stamp_ns
 from mtl_perception.bags.topics import COMPRESSED_IMAGE
-from mtl_perception.camera import CameraModel
 from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.evaluation.memory import peak_mib
 from mtl_perception.manifest import load_manifest, Manifest
 from mtl_perception.output_topics import (
     camera_info_topics,
@@ -25,11 +27,12 @@ from mtl_perception.output_topics import (
 )
 from mtl_perception.ros.bag_player import BagPlayer
 from mtl_perception.ros.bag_stepper import BagStepper
-from mtl_perception.ros.camera_node import raw_camera_info
 from mtl_perception.ros.child import child
 from mtl_perception.ros.dds import stay_on_this_machine, use_large_message_profile
 from mtl_perception.ros.delivery import wait_for_delivery
+from mtl_perception.ros.engine_listener import EngineListener
 from mtl_perception.ros.errors import RosError
+from mtl_perception.ros.live_node import camera_info, LiveOptions, node_arguments
 from mtl_perception.ros.output_collector import OutputCollector
 from mtl_perception.values import Frame, PerceptionMaps
 import numpy as np
@@ -37,7 +40,6 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
 LOG_FILE = 'live.log'
 # As long as an engine may take to compile.
@@ -47,22 +49,11 @@ _ATTACH_LIMIT_S = 120.0
 _SETTLE_S = 1.0
 _REPEAT_S = 5.0
 _SPIN_S = 0.05
+# The node says once a second how it fares.
+_DIAGNOSTICS_LIMIT_S = 5.0
 # The topics of one frame come one after the other: a frame is given up a little after a later
 # one is there.
 _OVERTAKEN_S = 0.5
-
-
-@dataclass(frozen=True)
-class LiveOptions:
-    """How a live replay plays its bag and which node hears it."""
-
-    step: bool = False  # the next frame goes when the last one's outputs have come
-    rate: float = 1.0  # factor of the pace of the recording; without `step`
-    timeout_s: float = 20.0  # for the outputs of a frame
-    attach: bool = False  # use the node that runs already
-    engine: str = 'onnxruntime'
-    threads: int | None = None  # None = every core
-    ros_arguments: tuple[str, ...] = ()  # of our own nodes: a namespace
 
 
 class LivePerception:
@@ -85,7 +76,8 @@ class LivePerception:
         self, reader: BagReader, model: Path, directory: Path, options: LiveOptions
     ) -> None:
         self.manifest: Manifest = load_manifest(model)
-        self.name = f'{options.engine}, live{" step by step" if options.step else ""}'
+        self.name = ''
+        self.stages: tuple[str, ...] = ('live',)
         self._reader = reader
         self._model = model
         self._log = directory / LOG_FILE
@@ -135,10 +127,13 @@ class LivePerception:
             self._info_publisher = node.create_publisher(CameraInfo, info, 10)
             left_out |= {info}
         self._player = (
-            BagStepper(bag, topics, left_out=left_out)
+            BagStepper(bag, topics, left_out=left_out, on_send=self._note)
             if self._options.step
-            else BagPlayer(bag, rate=self._options.rate, left_out=left_out)
+            else BagPlayer(
+                bag, rate=self._options.rate, left_out=left_out, on_send=self._note
+            )
         )
+        engine = EngineListener(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.add_node(self._player)
@@ -147,10 +142,17 @@ class LivePerception:
         self._stack.callback(spinning.join)
         self._stack.callback(self._stop)
         if not self._options.attach:
-            arguments = self._node_arguments(image, info, is_compressed=is_compressed)
+            arguments = node_arguments(
+                self._options, self._model, str(topics.image), info,
+                is_compressed=is_compressed, is_rectified=self._reader.image_is_rectified,
+            )  # fmt: skip
             log = self._stack.enter_context(self._log.open('wb'))
             self._process = self._stack.enter_context(child('live', arguments, output=log))
         self._wait_for_node(str(topics.image))
+        running = engine.wait(_DIAGNOSTICS_LIMIT_S) or (
+            'attached node' if self._options.attach else self._options.engine
+        )
+        self.name = f'{running}, live{" step by step" if self._options.step else ""}'
         if not self._options.step:
             self._playing = Thread(target=self._play, name='player', daemon=True)
             self._playing.start()
@@ -160,6 +162,19 @@ class LivePerception:
     def _stop(self) -> None:
         self._closing = True
 
+    def _note(self, message: RecordedMessage) -> None:
+        if message.topic == self._reader.topics.image:
+            stamp_ns = header_stamp_ns(message.data)
+            if stamp_ns is not None:
+                self._collector.note_sent(stamp_ns)
+
+    def peak_memory_mib(self) -> float:
+        """Return the most memory that the node has taken; NaN for one that ran already."""
+        try:
+            return math.nan if self._process is None else peak_mib(self._process.pid)
+        except OSError:
+            return math.nan  # it has ended
+
     def _output_names(self, node: Any) -> frozenset[str]:
         tasks = self.manifest.tasks
         names = [CLOUD_TOPIC, *camera_info_topics(tasks)]
@@ -167,28 +182,6 @@ class LivePerception:
             names += [output.topic for output in image_outputs(task)]
             names += [f'{task.name}/label_names', f'{task.name}/label_info']
         return frozenset(node.resolve_topic_name(name) for name in names)
-
-    def _node_arguments(self, image: str, info: str, *, is_compressed: bool) -> list[str]:
-        options = self._options
-        topic = str(self._reader.topics.image)
-        settings = {
-            'use_sim_time': 'true', 'engine': options.engine, 'threads': options.threads or 0,
-            # A frame is scored with the engine that was asked for, not with its stand-in.
-            'engine_build': 'blocking',
-            'image_transport': 'compressed' if is_compressed else 'raw',
-            'image_is_rectified': 'true' if self._reader.image_is_rectified else 'false',
-        }  # fmt: skip
-        if options.step:
-            for name in (topic, info):
-                settings[f'qos_overrides.{name}.subscription.reliability'] = 'reliable'
-        remaps = {'image': image, 'camera_info': info}
-        if is_compressed:
-            remaps[f'{image}/compressed'] = topic
-        return [
-            '--model', str(self._model), '--ros-args',
-            *(word for pair in remaps.items() for word in ('-r', '{}:={}'.format(*pair))),
-            *(word for pair in settings.items() for word in ('-p', '{}:={}'.format(*pair))),
-        ]  # fmt: skip
 
     def _spin(self, executor: SingleThreadedExecutor) -> None:
         while not self._closing:
@@ -242,65 +235,71 @@ class LivePerception:
             If they do not come: the frame was dropped, refused, or lost on the way.
 
         """
-        started = time.perf_counter()
         expected = self._collector.expected(has_camera=frame.camera is not None)
-        if isinstance(self._player, BagStepper):
-            missing = self._step(self._player, frame, expected)
-        else:
-            missing = self._await(frame.stamp_ns, expected)
         try:
-            if missing:
-                raise RosError(self._why(missing, expected))
-            return self._assemble(frame, (time.perf_counter() - started) * 1e3)
+            if isinstance(self._player, BagStepper):
+                self._step(self._player, frame, expected)
+            else:
+                self._await(frame.stamp_ns, expected)
+            return self._assemble(frame)
         finally:
             self._collector.forget(frame.stamp_ns)
 
-    def _step(
-        self, player: BagStepper, frame: Frame, expected: frozenset[str]
-    ) -> frozenset[str]:
+    def _step(self, player: BagStepper, frame: Frame, expected: frozenset[str]) -> None:
+        """Send the frame's image and wait for its outputs."""
         # Of an earlier frame with the same stamp.
         self._collector.forget(frame.stamp_ns)
         if self._info_publisher is not None and frame.camera is not None:
-            self._info_publisher.publish(_camera_info(frame, frame.camera))
+            self._info_publisher.publish(camera_info(frame, frame.camera))
             wait_for_delivery([self._info_publisher])
         if not player.step_to(frame.stamp_ns):
-            return expected
+            msg = 'the bag ended before this image was played'
+            raise RosError(msg)
         deadline = time.monotonic() + self._options.timeout_s
         while (left := deadline - time.monotonic()) > 0:
             missing = self._collector.wait(frame.stamp_ns, expected, min(left, _REPEAT_S))
             if not missing:
-                break
+                return
             self._check_process()
             if deadline - time.monotonic() > 0:
                 player.repeat()
-        return missing
+        self._refuse(frame.stamp_ns, missing, expected, self._silence())
 
-    def _await(self, stamp_ns: int, expected: frozenset[str]) -> frozenset[str]:
-        """Wait until the outputs are there, or cannot come any more."""
+    def _await(self, stamp_ns: int, expected: frozenset[str]) -> None:
+        """Wait until the outputs are there; refuse the frame when they cannot come any more."""
         deadline: float | None = None
         while True:
             missing = self._collector.wait(stamp_ns, expected, _SPIN_S)
-            if not missing or self._collector.overtaken_s(stamp_ns) > _OVERTAKEN_S:
-                return missing
+            if not missing:
+                return
+            if self._collector.overtaken_s(stamp_ns) > _OVERTAKEN_S:
+                reason = 'dropped: the node was busy with other frames'
+                self._refuse(stamp_ns, missing, expected, reason)
             self._check_process()
             if self._ended.is_set():
                 deadline = deadline or time.monotonic() + self._options.timeout_s
                 if time.monotonic() > deadline:
-                    return missing
+                    self._refuse(stamp_ns, missing, expected, self._silence())
 
-    def _why(self, missing: frozenset[str], expected: frozenset[str]) -> str:
-        if self._collector.overflowed:
-            return (
+    def _silence(self) -> str:
+        limit_s = self._options.timeout_s
+        since = '' if self._options.step else ' of the end of the bag'
+        return f'no outputs came within {limit_s:g} s{since}; see the log of the node'
+
+    def _refuse(
+        self, stamp_ns: int, missing: frozenset[str], expected: frozenset[str], reason: str
+    ) -> NoReturn:
+        """Raise RosError with the reason, unless some outputs came or could not be kept."""
+        if self._collector.was_let_go(stamp_ns):
+            reason = (
                 'the outputs came faster than they could be scored and were let go at 1 GiB; '
                 'play slower (--rate), or step by step (--step)'
             )
-        if missing != expected:
-            return f'outputs were lost on the way: {", ".join(sorted(missing))}'
-        if not self._options.step and not self._ended.is_set():
-            return 'dropped: the node was busy with other frames'
-        return f'no outputs came within {self._options.timeout_s:g} s; see the log of the node'
+        elif missing != expected:
+            reason = f'outputs were lost on the way: {", ".join(sorted(missing))}'
+        raise RosError(reason)
 
-    def _assemble(self, frame: Frame, elapsed_ms: float) -> PerceptionMaps:
+    def _assemble(self, frame: Frame) -> PerceptionMaps:
         maps, confidence, info = self._collector.maps(frame.stamp_ns)
         image, pinhole = frame.image, None
         if frame.camera is not None:
@@ -313,11 +312,6 @@ class LivePerception:
                     'another camera_info published on its topic?'
                 )
                 raise RosError(msg)
-        return PerceptionMaps(maps, confidence, image, pinhole, {'live': elapsed_ms})
-
-
-def _camera_info(frame: Frame, camera: CameraModel) -> CameraInfo:
-    header = Header(frame_id=frame.frame_id)
-    header.stamp.sec, header.stamp.nanosec = divmod(frame.stamp_ns, 10**9)
-    height, width = frame.image.shape[:2]
-    return raw_camera_info(header, camera, width, height)
+        latency_ms = self._collector.latency_ms(frame.stamp_ns)
+        timings = {} if latency_ms is None else {'live': latency_ms}
+        return PerceptionMaps(maps, confidence, image, pinhole, timings)

@@ -34,7 +34,8 @@ def _open_live(
     options: dict[str, Any],
 ) -> AbstractContextManager[PerceivesLive]:
     # Without --live no ROS is needed, and none is loaded.
-    from mtl_perception.ros.live_replay import LiveOptions, LivePerception
+    from mtl_perception.ros.live_node import LiveOptions
+    from mtl_perception.ros.live_replay import LivePerception
 
     settings = LiveOptions(**options, ros_arguments=tuple(ros_arguments))
     return LivePerception(reader, model, directory, settings)

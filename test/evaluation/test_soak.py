@@ -8,7 +8,7 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.evaluation.memory import peak_mib, resident_mib
+from mtl_perception.evaluation.memory import peak_mib, reset_peak, resident_mib
 from mtl_perception.evaluation.soak_command import growth_mib, soak
 from mtl_perception.inference import open_engine
 from mtl_perception.ros.benchmark_command import main
@@ -53,7 +53,10 @@ def test_resident_memory_is_what_was_touched() -> None:
     kept = touched(64 * 2**20)
     assert resident_mib() - before == pytest.approx(64, abs=4)
     assert peak_mib() >= before + 60
-    del kept
+    kept.close()
+    assert peak_mib() >= before + 60
+    reset_peak()
+    assert peak_mib() < before + 30
 
 
 def test_the_command_writes_what_it_measured(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+import json
 from pathlib import Path
 import re
 import runpy
@@ -373,6 +374,31 @@ def test_the_launched_nodes_talk_to_each_other(
     listener.spin_until(lambda: labels and depths, 60, running)
     assert (labels[0].width, labels[0].height, labels[0].encoding) == (64, 48, 'mono8')
     assert [one.interrupt() for one in running] == [0, 0]
+
+
+@pytest.mark.usefixtures('_launch_modules')
+def test_replay_launched_with_out_scores_as_without_ros(
+    walk_bag: Path, small_bundle: Path, tmp_path: Path, start_command: Callable[..., Any]
+) -> None:
+    pytest.importorskip('torch')
+    from mtl_perception.evaluation.replay_command import main
+
+    out, offline = tmp_path / 'out', tmp_path / 'offline'
+    found = nodes(
+        launched(
+            REPLAY, bag=str(walk_bag), model=str(small_bundle), out=str(out), step='true',
+            namespace='robot',
+        )
+    )
+    live, replay = (
+        start_command(name, *found[name].command()) for name in ('live', 'replay')
+    )
+    assert replay.wait(200) == 0, replay.output
+    assert live.interrupt() == 0
+    assert main([str(walk_bag), '--out', str(offline), '--model', str(small_bundle)]) == 0
+    documents = [json.loads((one / 'metrics.json').read_text()) for one in (out, offline)]
+    for name in ('processed', 'frames', 'refused', 'scores', 'confusion', 'notes', 'topics'):
+        assert documents[0][name] == documents[1][name], name
 
 
 def flattened(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
