@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING
 
 import cv2
+from mtl_perception.evaluation.picture_choice import sheet_step, stretch_length
 from mtl_perception.evaluation.replay_observer import FrameResult, ReplayContext
 from mtl_perception.pictures import legend, Picture, Tile, titled_grid, write_png
 from mtl_perception.values import PerceptionMaps
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _TILE_HEIGHT = 240
 _LARGEST_ERROR = 0.5  # of the true depth, where the error picture is brightest
 _INVALID = 128  # grey
-_USUAL_FRAMES = 100  # where a damaged bag does not say how many it holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,8 @@ class Gallery:
     scores; each row is one frame: image, maps, what they are compared with, and depth error.
     """
 
+    needs_every_frame = False
+
     def __init__(self, rows: int = 4) -> None:
         self._rows = rows
         self._samples: list[_Ranked] = []
@@ -47,10 +49,8 @@ class Gallery:
         """Plan the samples over the length of the recording."""
         self._tasks = context.tasks
         self._directory = context.directory
-        frames = context.frame_count or _USUAL_FRAMES
-        self._step = max(1, frames // self._rows)
-        # Neighbours look alike: each stretch of this many frames gives one at most.
-        self._stretch = max(1, frames // (5 * self._rows))
+        self._step = sheet_step(context.frame_count, self._rows)
+        self._stretch = stretch_length(context.frame_count)
 
     def frame(self, result: FrameResult) -> None:
         """Consider one frame; it is drawn only if it is to be kept for now."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from mtl_perception.bags.bag_file import BagFile
 from mtl_perception.bags.message_writer import MessageWriter
-from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.replay_observer import FrameResult, ReplayContext
 from mtl_perception.files import atomic_directory
 from mtl_perception.output_topics import (
@@ -43,6 +42,8 @@ class OutputBag:
     manager around the run.
     """
 
+    needs_every_frame = True
+
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._failure = ''
@@ -58,21 +59,7 @@ class OutputBag:
         self._stack.close()
 
     def begin(self, context: ReplayContext) -> None:
-        """
-        Open the new bag and the topics that are copied.
-
-        Raises
-        ------
-        EvaluationError
-            If the run goes on where an earlier one stopped: its outputs are not here any more.
-
-        """
-        if context.first_index:
-            msg = (
-                '--write-bag cannot go on with a replay that was stopped, as the maps of its '
-                'first frames were not kept; leave out --resume, or --write-bag'
-            )
-            raise EvaluationError(msg)
+        """Open the new bag and the topics that are copied."""
         self._context = context
         self._path = context.directory / OUTPUT_BAG
         self._bag = self._stack.enter_context(BagFile(context.bag))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mtl_perception.bags.frames import BagReader
+from mtl_perception.evaluation.memory import peak_mib
+from mtl_perception.evaluation.replay import ENGINE_STAGES
 from mtl_perception.evaluation.replay_runs import Run
 from mtl_perception.inference.engine import open_engine
 from mtl_perception.inference.perceiver import Perceiver
@@ -23,6 +25,10 @@ class PerceivesLive(Protocol):
 
     manifest: Manifest
     name: str  # of the engine and the way of playing
+    stages: tuple[str, ...]  # what its maps are timed by
+
+    def peak_memory_mib(self) -> float:
+        """Return the most memory that the node has taken; NaN where it is not known."""
 
     def perceive(self, frame: Frame) -> PerceptionMaps:
         """Return the maps that the node published of a frame."""
@@ -39,6 +45,8 @@ class PerceptionSource:
     perceive: Callable[[Frame], PerceptionMaps]
     manifest: Manifest
     engine: str
+    stages: tuple[str, ...] = ENGINE_STAGES  # what `perceive` times
+    peak_memory_mib: Callable[[], float] = peak_mib  # of the process that perceives
 
 
 def add_live_arguments(parser: ArgumentParser) -> None:
@@ -100,4 +108,6 @@ def perception_source(
         'engine': run.engine, 'threads': arguments.threads,
     }  # fmt: skip
     with open_live(reader, run.model, run.directory, options) as live:
-        yield PerceptionSource(live.perceive, live.manifest, live.name)
+        yield PerceptionSource(
+            live.perceive, live.manifest, live.name, live.stages, live.peak_memory_mib
+        )

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+import math
 from pathlib import Path
-import resource
 import time
 from typing import Any
 
-from mtl_perception.bags.frames import BagReader, RefusedFrame
+from mtl_perception.bags.frames import BagReader
 from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.frame_result import frame_result
 from mtl_perception.evaluation.frame_scores import FrameScores
 from mtl_perception.evaluation.frame_table import FrameTable
 from mtl_perception.evaluation.gallery import Gallery
-from mtl_perception.evaluation.pipeline import Perceived, pipelined
+from mtl_perception.evaluation.memory import peak_mib, reset_peak
+from mtl_perception.evaluation.picture_choice import frames_for_pictures
+from mtl_perception.evaluation.pipeline import pipelined
 from mtl_perception.evaluation.replay_observer import (
     FrameResult,
     ReplayContext,
@@ -24,6 +28,7 @@ from mtl_perception.evaluation.replay_report import NORMALS_WINDOW, ReplayReport
 from mtl_perception.evaluation.resume import (
     check_same,
     DiskReserve,
+    kept_frames,
     load_progress,
     PROGRESS_FILE,
     save_progress,
@@ -36,7 +41,8 @@ from mtl_perception.values import Frame, PerceptionMaps
 FRAMES_FILE = 'per_frame.csv'
 CHECKPOINT_FRAMES = 100
 _COUNTS = ('frames', 'processed', 'frames_scored', 'refused', 'notes')
-STAGES = ('decode', 'fit', 'engine', 'finish', 'score')
+# What `Perceiver` times.
+ENGINE_STAGES = ('fit', 'engine', 'finish')
 
 
 class Replay:
@@ -48,9 +54,14 @@ class Replay:
     receives per_frame.csv row by row and every `CHECKPOINT_FRAMES` frames what was counted, and
     at the end what the observers write: the pictures (`Gallery`) and those of `observers`.
 
+    :param stages: what `perceive` times
+    :param settings: JSON values that must be the same for a replay to go on, beside the bag,
+        topics, model, engine and tasks
+    :param peak_memory: MiB of the process that perceives
     :param resume: go on where an ended replay of the same things left off
     :raises EvaluationError: when run, if the directory holds results of something else, or if
-        it cannot be written to; what was computed until then is kept
+        it cannot be written to; what was computed until then is kept. What an observer raises
+        at the end is raised after the others have finished.
     """
 
     def __init__(
@@ -64,6 +75,9 @@ class Replay:
         name: str = '',
         model: str = '',
         engine: str = '',
+        stages: Sequence[str] = ENGINE_STAGES,
+        settings: Mapping[str, Any] | None = None,
+        peak_memory: Callable[[], float] = peak_mib,
         resume: bool = False,
     ) -> None:
         self._reader = reader
@@ -71,11 +85,16 @@ class Replay:
         self._tasks = tuple(tasks)
         self._directory = directory
         self._scores = FrameScores(tasks, NORMALS_WINDOW)
+        self._again = FrameScores(tasks, NORMALS_WINDOW)  # counts into nothing that is kept
         self._observers = (Gallery(), *observers)
         self._timings = Timings()
         self._report = ReplayReport(
             str(reader.path), dict(vars(reader.topics)), name=name, model=model, engine=engine
         )
+        self._perceiving = tuple(stages)
+        self._stages = ('decode', *self._perceiving, 'score')
+        self._settings = dict(settings or {})
+        self._peak_memory = peak_memory
         self._resume = resume
         self._latest: FrameResult | None = None
 
@@ -89,34 +108,41 @@ class Replay:
         self._go_on()
         columns = [
             f'{task}.{metric}' for task, metric in self._scores.columns(self._reader.topics)
-        ] + [f'{stage}_ms' for stage in STAGES]
+        ] + [f'{stage}_ms' for stage in self._stages]
         first = report.frames
+        reset_peak()
         for observer in self._observers:
-            observer.begin(self._context(first))
+            observer.begin(self._context())
         with (
             DiskReserve(self._directory) as reserve,
             FrameTable(self._directory / FRAMES_FILE, columns, first) as table,
             StopRequest() as stop,
         ):
             self._restore_timings(table)
+            errors: list[Exception] = []
             try:
                 self._frames(first, table, stop, progress)
                 if report.frames > first:
                     self._checkpoint()
-                self._fill_report()
-                write_report(report, self._directory)
-                for observer in self._observers:
-                    observer.finish(report)
-                # What they found belongs to it; before them it was safe, should one fail.
-                write_report(report, self._directory)
             except OSError as error:
+                errors.append(error)
                 reserve.release()
-                msg = (
-                    f'the results cannot be written to {self._directory}: {error}; '
-                    f'{self._save_the_rest(table)} frames are kept there: make room, and go on '
-                    'with --resume'
-                )
-                raise EvaluationError(msg) from error
+                report.interrupted = True
+                self._save_the_rest(table)
+            self._fill_report()
+            save = partial(write_report, report, self._directory)
+            finish = [partial(observer.finish, report) for observer in self._observers]
+            # What the observers find belongs into metrics.json; before them it is safe already.
+            errors += reserve.write_all([save, *finish, save])
+        if errors and isinstance(errors[0], OSError):
+            msg = (
+                f'the results cannot be written to {self._directory}: {errors[0]}; '
+                f'{kept_frames(self._directory)} frames are kept there: make room, and go on '
+                'with --resume'
+            )
+            raise EvaluationError(msg) from errors[0]
+        if errors:
+            raise errors[0]
         return report
 
     def _frames(
@@ -126,10 +152,15 @@ class Replay:
         seconds = report.seconds
         seconds.update(dict.fromkeys(('wall', 'perceive', 'read', 'score', 'observe'), 0.0))
         begun = time.perf_counter()
+        entries = self._reader.frames(first, self._shown_again(first, table))
         try:
-            for perceived in pipelined(self._reader.frames(first), self._perceive):
-                self._latest = result = self._one_frame(perceived)
-                table.write(result)
+            for perceived in pipelined(entries, self._perceive):
+                is_new = perceived.entry.index >= first
+                result = frame_result(perceived, self._scores if is_new else self._again)
+                if is_new:
+                    self._count(result)
+                    self._latest = result
+                    table.write(result)
                 scored = time.perf_counter()
                 for observer in self._observers:
                     observer.frame(result)
@@ -139,7 +170,7 @@ class Replay:
                 seconds['score'] += result.stages_ms.get('score', 0.0) / 1e3
                 seconds['observe'] += now - scored
                 seconds['wall'] = now - begun
-                if report.frames % CHECKPOINT_FRAMES == 0:
+                if is_new and report.frames % CHECKPOINT_FRAMES == 0:
                     self._checkpoint()
                 progress(report.frames)
                 if stop.requested:
@@ -148,20 +179,25 @@ class Replay:
         except KeyboardInterrupt:
             report.interrupted = True
 
-    def _save_the_rest(self, table: FrameTable) -> int:
-        """Write what can be written in the room that was reserved; return the frames kept."""
+    def _save_the_rest(self, table: FrameTable) -> None:
+        """Write what was counted in the room that was reserved."""
         try:
             if self._latest is not None and table.last_index != self._latest.index:
                 table.write(self._latest)
             self._checkpoint()
-            self._fill_report()
-            write_report(self._report, self._directory)
         except OSError:
-            stored = load_progress(self._directory)
-            return 0 if stored is None else int(stored[0]['frames'])
-        return self._report.frames
+            pass  # the last checkpoint is there
 
-    def _context(self, first: int) -> ReplayContext:
+    def _shown_again(self, first: int, table: FrameTable) -> Collection[int]:
+        """Return the frames before `first` that the observers have to see once more."""
+        if not first or any(one.needs_every_frame for one in self._observers):
+            return range(first)
+        ranking = self._scores.ranking()
+        column = '' if ranking is None else f'{ranking[0]}.{ranking[1]}'
+        # The last one too, so that the time to skip the others counts for no new frame.
+        return frames_for_pictures(table.kept, self._reader.frame_count, column) | {first - 1}
+
+    def _context(self) -> ReplayContext:
         report, reader = self._report, self._reader
         return ReplayContext(
             name=report.name or reader.path.stem,
@@ -172,7 +208,6 @@ class Replay:
             frame_count=reader.frame_count,
             model=report.model,
             engine=report.engine,
-            first_index=first,
         )
 
     def _fill_report(self) -> None:
@@ -185,43 +220,26 @@ class Replay:
         whole = not report.interrupted
         report.lost = self._reader.lost() if whole else {}
         report.latency_ms = self._timings.summary()
-        report.frames_per_second = self._timings.rate(('fit', 'engine', 'finish', 'live'))
-        report.peak_memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        report.frames_per_second = self._frames_per_second()
+        report.peak_memory_mib = self._peak_memory()
 
-    def _one_frame(self, perceived: Perceived) -> FrameResult:
+    def _frames_per_second(self) -> float:
+        if self._perceiving == ENGINE_STAGES:
+            return self._timings.rate(ENGINE_STAGES)
+        # The running node works on several frames at once: what counts is what came out.
+        wall_s = self._report.seconds.get('wall', 0.0)
+        return self._report.processed / wall_s if wall_s else math.nan
+
+    def _count(self, result: FrameResult) -> None:
         report = self._report
         report.frames += 1
-        entry, maps = perceived.entry, perceived.maps
-        if isinstance(entry, RefusedFrame):
-            report.refused[entry.reason] += 1
-            return FrameResult(entry.index, entry.stamp_ns, entry.reason)
-        stamp_ns = entry.frame.stamp_ns
-        report.notes.update(entry.notes)
-        if maps is None:
-            report.refused[perceived.reason] += 1
-            return FrameResult(
-                entry.index, stamp_ns, perceived.reason, entry.frame, notes=entry.notes
-            )
+        report.notes.update(result.notes)
+        if result.refused:
+            report.refused[result.refused] += 1
+            return
         report.processed += 1
-        started = time.perf_counter()
-        targets, scores, notes = self._scores.score(entry.frame, maps, entry.targets, entry.pose)
-        score_ms = (time.perf_counter() - started) * 1e3
-        report.notes.update(notes)
-        report.frames_scored.update(list(scores))
-        stages = {'decode': perceived.decode_ms, **maps.timings_ms, 'score': score_ms}
-        self._timings.add(stages)
-        return FrameResult(
-            index=entry.index,
-            stamp_ns=stamp_ns,
-            frame=entry.frame,
-            maps=maps,
-            targets=targets,
-            scores=scores,
-            pose=entry.pose,
-            ranking=self._scores.ranking(),
-            notes=(*entry.notes, *notes),
-            stages_ms=stages,
-        )
+        report.frames_scored.update(list(result.scores))
+        self._timings.add(result.stages_ms)
 
     def _identity(self) -> dict[str, Any]:
         """Return what must be the same for a replay to go on."""
@@ -229,7 +247,7 @@ class Replay:
         return {
             'bag': str(self._reader.path.resolve()), 'topics': report.topics,
             'model': report.model, 'engine': report.engine,
-            'tasks': [task.to_json() for task in self._tasks],
+            'tasks': [task.to_json() for task in self._tasks], **self._settings,
         }  # fmt: skip
 
     def _checkpoint(self) -> None:
@@ -256,5 +274,5 @@ class Replay:
 
     def _restore_timings(self, table: FrameTable) -> None:
         for row in table.kept:
-            stages = {stage: row[f'{stage}_ms'] for stage in STAGES}
+            stages = {stage: row[f'{stage}_ms'] for stage in self._stages}
             self._timings.add({stage: float(text) for stage, text in stages.items() if text})

@@ -33,7 +33,13 @@ from mtl_perception.evaluation.scene_map import SceneMap
 from mtl_perception.evaluation.segment_export import check_export
 from mtl_perception.evaluation.worst_segments import print_worst, WorstSegments
 from mtl_perception.inference.engine import ENGINE_NAMES
-from mtl_perception.manifest import default_bundle
+from mtl_perception.manifest import (
+    default_bundle,
+    file_digest,
+    GRAPH_FILE,
+    Manifest,
+    WEIGHTS_FILE,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +47,7 @@ _EXAMPLE = """example:
   python3 -m mtl_perception replay my_bag --out results
   python3 -m mtl_perception replay my_bag --out results --model my_bundle \\
       --depth-topic /camera/aligned_depth_to_color/image_raw
-  python3 -m mtl_perception replay kitchen corridor --out results --model old new \
+  python3 -m mtl_perception replay kitchen corridor --out results --model old new \\
       --engine onnxruntime openvino        every combination, side by side in summary.json
 """
 _TOPIC_HELP = {
@@ -208,6 +214,9 @@ def _replay(
                 name=run.name,
                 model=source.manifest.name,
                 engine=source.engine,
+                stages=source.stages,
+                settings=_settings(arguments, given, source.manifest),
+                peak_memory=source.peak_memory_mib,
                 resume=arguments.resume,
             )
             report = _run(console, reader, replay)
@@ -219,6 +228,20 @@ def _replay(
         msg = f'{run.bag}: no frame could be processed: {reason}'
         raise EvaluationError(msg)
     return report
+
+
+def _settings(
+    arguments: argparse.Namespace, given: BagTopics, manifest: Manifest
+) -> dict[str, Any]:
+    """Return what changes the scores beside topics, model's name and engine."""
+    camera = arguments.camera
+    return {
+        'model_files': {name: manifest.files.get(name) for name in (WEIGHTS_FILE, GRAPH_FILE)},
+        'camera_file': None if camera is None else file_digest(camera),
+        'tolerance_ms': arguments.tolerance_ms,
+        # A topic that is insisted on may be in another frame than the image.
+        'given_topics': vars(given),
+    }
 
 
 def _observers(
@@ -276,7 +299,8 @@ def print_report(console: Console, report: ReplayReport, directory: Path) -> Non
         for stage, values in report.latency_ms.items():
             table.add_row(stage, *(f'{value:.1f}' for value in values.values()))
         console.print(table)
-        console.print(f'{report.frames_per_second:.1f} frames per second without reading, scoring')
+        words = 'came out' if 'live' in report.latency_ms else 'without reading, scoring'
+        console.print(f'{report.frames_per_second:.1f} frames per second {words}')
     print_worst(console, report)
     for sentence in report.damage:
         console.print(f'damaged: {sentence}', style='red', markup=False)

@@ -30,7 +30,6 @@ class ReplayContext:
     frame_count: int | None  # None where damage leaves it unknown
     model: str = ''
     engine: str = ''
-    first_index: int = 0  # > 0 when resumed: earlier frames are not shown again
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +60,13 @@ class ReplayObserver(Protocol):
     """
     Looks on at one run; all calls come from one thread, the frames in order.
 
-    `finish` is called once, also after Ctrl-C, with the report that metrics.json will hold.
+    `finish` is called at the end, also after Ctrl-C, with the report that metrics.json will
+    hold; once more where it raised OSError, as there may be room on the disk by then. When a
+    replay goes on after it was ended, those that `need_every_frame` are told all frames again,
+    others enough of them for their pictures; so the maps are computed once more.
     """
+
+    needs_every_frame: bool
 
     def begin(self, context: ReplayContext) -> None:
         """Get ready for the run."""

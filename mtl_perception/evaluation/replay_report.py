@@ -52,7 +52,7 @@ class ReplayReport:
     frames_per_second: float = math.nan
     # Of the wall, and of what overlaps in it: perceive on one thread, the others on another.
     seconds: dict[str, float] = field(default_factory=dict)
-    peak_memory_mib: float = math.nan  # of the process so far
+    peak_memory_mib: float = math.nan  # of the process that perceives, during the run
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; NaN becomes null."""

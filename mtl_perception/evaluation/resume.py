@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import json
 import os
 from pathlib import Path
@@ -57,6 +57,12 @@ def load_progress(directory: Path) -> tuple[dict[str, Any], dict[str, npt.NDArra
         raise EvaluationError(msg) from error
 
 
+def kept_frames(directory: Path) -> int:
+    """Return how many frames an ended replay into this folder goes on after."""
+    stored = load_progress(directory)
+    return 0 if stored is None else int(stored[0]['frames'])
+
+
 def check_same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """
     Refuse to go on with results of something else.
@@ -64,7 +70,7 @@ def check_same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any])
     Raises
     ------
     EvaluationError
-        If any of model, engine, bag, topics differ; the message names the first.
+        If anything of what is wanted differs; the message names the first.
 
     """
     for name, value in wanted.items():
@@ -96,6 +102,25 @@ class DiskReserve:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def write_all(self, steps: Sequence[Callable[[], None]]) -> list[Exception]:
+        """
+        Take every step, whatever becomes of the others; return what was raised.
+
+        A step that raises OSError is taken once more in the room that was reserved.
+        """
+        errors: list[Exception] = []
+        for step in steps:
+            try:
+                try:
+                    step()
+                except OSError:
+                    self.release()
+                    step()
+            # Whatever it is, the results of the next steps are worth more than its traceback.
+            except Exception as error:
+                errors.append(error)
+        return errors
 
     def release(self) -> None:
         """Give the room back."""

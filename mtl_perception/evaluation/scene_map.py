@@ -67,6 +67,8 @@ class SceneMap(Closing):
 
     """
 
+    needs_every_frame = True
+
     def __init__(
         self, *, voxel_m: float = 0.02, memory_mb: float = 512.0, reach_m: float = 4.0
     ) -> None:
@@ -75,6 +77,7 @@ class SceneMap(Closing):
             'voxel_m': voxel_m, 'memory_mb': memory_mb, 'range_m': (0.2, reach_m),
         }  # fmt: skip
         self._maps: dict[str, SemanticMap] = {}
+        self._fused: tuple[dict[str, LabelledMesh], dict[str, MapState]] | None = None
         self._poses: list[npt.NDArray[np.float64]] = []
         self._skipped: Counter[str] = Counter()
         self.pictures: tuple[MapPicture, ...] = ()
@@ -83,15 +86,12 @@ class SceneMap(Closing):
     def begin(self, context: ReplayContext) -> None:
         """Start with empty maps."""
         self.close()
+        self._fused = None
         self._poses.clear()
         self._skipped.clear()
         self.pictures, self.document = (), {}
         self._directory = context.directory
         self._task = {task.kind: task for task in reversed(context.tasks)}
-        if context.first_index:
-            self._skipped[
-                f'the map begins at frame {context.first_index}, where the replay was resumed'
-            ] += context.first_index
 
     def frame(self, result: FrameResult) -> None:
         """Fuse one frame."""
@@ -118,12 +118,15 @@ class SceneMap(Closing):
 
     def finish(self, report: ReplayReport) -> None:
         """Write points, meshes, pictures and map.json."""
-        meshes = {
-            name: scene.mesh(min_observations=_MIN_OBSERVATIONS)
-            for name, scene in self._maps.items()
-        }
-        states = {name: scene.state for name, scene in self._maps.items()}
-        self.close()
+        if self._fused is None:
+            meshes = {
+                name: scene.mesh(min_observations=_MIN_OBSERVATIONS)
+                for name, scene in self._maps.items()
+            }
+            # Kept until all is written: a full disk may ask for it again.
+            self._fused = meshes, {name: scene.state for name, scene in self._maps.items()}
+            self.close()
+        meshes, states = self._fused
         label_set = self._task['semantic'].label_set if 'semantic' in self._task else None
         for name, mesh in meshes.items():
             write_ply(self._directory / f'map_{name}.ply', mesh.vertices, label_set)
@@ -136,6 +139,7 @@ class SceneMap(Closing):
         self.document = self._describe(meshes, states)
         text = json.dumps(self.document, indent=2, allow_nan=False)
         atomic_write(self._directory / MAP_FILE, text + '\n')
+        self._fused = None
 
     def _describe(
         self, meshes: Mapping[str, LabelledMesh], states: Mapping[str, MapState]

@@ -95,6 +95,8 @@ class WorstSegments:
     Frames are judged by the replay's ranking. See `export_training_split` for `export`.
     """
 
+    needs_every_frame = False
+
     def __init__(self, count: int, export: Path | None = None) -> None:
         self._count = count
         self._export = export

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 import csv
 import json
+import mmap
 from pathlib import Path
+import time
 from typing import Any
 
 import cv2
+from mtl_perception.bags import frames
 from mtl_perception.bags.frames import BagReader
 from mtl_perception.camera import CameraModel
+from mtl_perception.evaluation.memory import resident_mib
 from mtl_perception.evaluation.replay import Replay
 from mtl_perception.evaluation.replay_report import MEASURED, ReplayReport
-from mtl_perception.geometry.normals_from_depth import normals_from_depth
-from mtl_perception.inference import open_engine, Perceiver
+from mtl_perception.inference import Perceiver
 from mtl_perception.manifest import Manifest
 from mtl_perception.tasks import standard_tasks
 from mtl_perception.values import Frame, PerceptionMaps
@@ -213,6 +215,28 @@ def test_two_runs_write_the_same(true_bag: Path, tmp_path: Path) -> None:
         assert pictures[0] == pictures[1]
 
 
+def test_the_memory_of_a_run_is_its_own(true_bag: Path, tmp_path: Path) -> None:
+    before = resident_mib()
+    with mmap.mmap(-1, 512 << 20) as pages:
+        pages.write(bytes(512 << 20))
+    report = run(true_bag, tmp_path, [scene(index) for index in range(FRAMES)])
+    assert 50 < report.peak_memory_mib < before + 400
+
+
+def test_the_first_frame_is_not_charged_with_the_motion(
+    true_bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = frames.CameraPoses
+
+    def slowly(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return read(*arguments)
+
+    monkeypatch.setattr(frames, 'CameraPoses', slowly)
+    report = run(true_bag, tmp_path, [scene(index) for index in range(FRAMES)])
+    assert report.latency_ms['decode']['max'] < 500
+
+
 def test_interruption_keeps_what_is_done(true_bag: Path, tmp_path: Path) -> None:
     engine = Perceiver(FakeEngine([scene(index) for index in range(FRAMES)]))
     count = 0
@@ -315,99 +339,6 @@ def test_a_rendered_walk_scores_its_own_truth_perfectly(tmp_path: Path) -> None:
     assert report.scores['normals']['mean_deg'] == pytest.approx(0, abs=1e-6)
     assert report.scores['edges']['f_best_tolerance'] == pytest.approx(1)
     assert report.notes == {}
-
-
-def ten_frames(bags: Any, sample_data: Path, path: Path) -> Path:
-    """The first ten frames of the real kitchen, byte by byte."""
-    from rosbags.highlevel import AnyReader
-    from rosbags.rosbag2 import Writer
-
-    source = sample_data / 'bags/kitchen_val'
-    with AnyReader([source]) as reader, Writer(path, version=9) as writer:
-        connections = {
-            entry.id: writer.add_connection(entry.topic, entry.msgtype, typestore=bags.typestore)
-            for entry in reader.connections
-        }
-        for connection, recorded_ns, raw in reader.messages():
-            if recorded_ns < reader.start_time + 320_000_000:
-                writer.write(connections[connection.id], recorded_ns, raw)
-    return path
-
-
-def kitchen_depths(path: Path) -> Iterator[np.ndarray]:
-    from rosbags.highlevel import AnyReader
-
-    with AnyReader([path]) as reader:
-        for connection, _, raw in reader.messages():
-            if 'depth' in connection.topic:
-                message: Any = reader.deserialize(raw, connection.msgtype)
-                yield message.data.view('<u2').reshape(480, 640) / 1000.0
-
-
-@pytest.mark.realdata
-def test_a_real_kitchen_equals_plain_numpy(
-    bags: Any, sample_data: Path, small_bundle: Path, tmp_path: Path
-) -> None:
-    """The real engine; metrics over all pixels of all frames, and of each, to 1e-6."""
-    path = ten_frames(bags, sample_data, tmp_path / 'bag')
-    seen: list[PerceptionMaps] = []
-
-    def remembering(perceive: Callable[[Frame], PerceptionMaps]) -> Any:
-        def perceive_and_keep(frame: Frame) -> PerceptionMaps:
-            seen.append(perceive(frame))
-            return seen[-1]
-
-        return perceive_and_keep
-
-    with BagReader(path) as reader, open_engine(small_bundle, threads=1) as engine:
-        perceive = remembering(Perceiver(engine).perceive)
-        report = Replay(reader, perceive, engine.manifest.tasks, tmp_path).run()
-    assert report.processed == 10
-
-    camera = CameraModel(640, 480, 585.0, 585.0, 320.0, 240.0)
-    pooled: dict[str, list[np.ndarray]] = {}
-    frames = []
-    for maps, z in zip(seen, kitchen_depths(path)):
-        valid = z > 0
-        p, t = maps.maps['depth'][valid].astype(np.float64), z[valid].astype(np.float32)
-        t = t.astype(np.float64)
-        scaled = p * np.median(t) / np.median(p)
-        errors = {}
-        for prefix, values in (('', p), ('scaled_', scaled)):
-            ratio = np.maximum(values / t, t / values)
-            errors[f'{prefix}abs_rel'] = np.abs(values - t) / t
-            errors[f'{prefix}sq_rel_m'] = (values - t) ** 2 / t
-            errors[f'{prefix}rmse_m'] = (values - t) ** 2
-            errors[f'{prefix}log10'] = np.abs(np.log10(values / t))
-            for power in (1, 2, 3):
-                errors[f'{prefix}delta{power}'] = ratio < 1.25**power
-        true = normals_from_depth(np.where(valid, z, np.nan).astype(np.float32), camera, 11)
-        fitted = np.isfinite(true[..., 0])
-        a, b = maps.maps['normals'][fitted].astype(float), true[fitted].astype(float)
-        a /= np.linalg.norm(a, axis=1, keepdims=True)
-        b /= np.linalg.norm(b, axis=1, keepdims=True)
-        cross = np.linalg.norm(np.cross(a, b), axis=1)
-        angle = np.degrees(np.arctan2(cross, (a * b).sum(1)))
-        errors['mean_deg'] = angle
-        errors['rmse_deg'] = angle**2
-        for limit in (11.25, 22.5, 30):
-            errors[f'within_{limit:g}'] = angle < limit
-        for name, values in errors.items():
-            pooled.setdefault(name, []).append(values)
-        frames.append(float(errors['abs_rel'].mean()))
-    assert len(frames) == 10
-    scores = {**report.scores['depth'], **report.scores['normals']}
-    assert set(pooled) == set(scores) - {'median_deg'}
-    for name, parts in pooled.items():
-        mean = np.concatenate(parts).mean()
-        expected = np.sqrt(mean) if name.removeprefix('scaled_').startswith('rmse') else mean
-        assert scores[name] == pytest.approx(expected, rel=1e-6, abs=1e-6), name
-    # The metric's median is that of a histogram: exact to half of its 0.01 degree bins.
-    median = np.median(np.concatenate(pooled['mean_deg']))
-    assert scores['median_deg'] == pytest.approx(median, abs=0.0051)
-    with (tmp_path / 'per_frame.csv').open() as stream:
-        table = [float(row['depth.abs_rel']) for row in csv.DictReader(stream)]
-    np.testing.assert_allclose(table, frames, rtol=1e-6)
 
 
 def test_worst_and_best_frames_are_found(true_bag: Path, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 from pathlib import Path
+import shutil
 from typing import Any
 
 import cv2
@@ -13,6 +15,7 @@ from mtl_perception.bags.errors import BagError
 from mtl_perception.camera import CameraModel
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.replay_command import main
+from mtl_perception.manifest import file_digest, load_manifest, save_manifest
 import numpy as np
 import pytest
 
@@ -186,6 +189,62 @@ def test_wrong_usage_ends_with_2(tmp_path: Path, wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+
+
+def test_nothing_to_export_still_leaves_the_report(
+    bags: Any, small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = make_bag(bags, tmp_path / 'bag', frames=1)
+    out = tmp_path / 'out'
+    command = ['replay', str(bag), '--out', str(out), '--model', str(small_bundle)]
+    assert cli.main([*command, '--export-worst', str(tmp_path / 'split'), '--write-bag']) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    for name in ('metrics.json', 'report.html', 'samples.png', 'bag'):
+        assert (out / name).exists(), name
+
+
+def test_resuming_with_other_settings_is_refused(
+    bags: Any, small_bundle: Path, tmp_path: Path
+) -> None:
+    bag = make_bag(bags, tmp_path / 'bag', frames=3)
+    own = shutil.copytree(small_bundle, tmp_path / 'model')
+    command = [str(bag), '--out', str(tmp_path / 'out'), '--threads', '1', '--model', str(own)]
+    assert main(command) == 0
+    assert main([*command, '--resume']) == 0
+    depth = '/camera/aligned_depth_to_color/image_raw'
+    camera = tmp_path / 'camera.yaml'
+    camera.write_text(
+        'image_width: 128\nimage_height: 96\ndistortion_model: plumb_bob\n'
+        'camera_matrix: {rows: 3, cols: 3, data: [120, 0, 63, 0, 120, 47, 0, 0, 1]}\n'
+        'distortion_coefficients: {rows: 1, cols: 5, data: [0, 0, 0, 0, 0]}\n'
+        'rectification_matrix: {rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}\n'
+        'projection_matrix: {rows: 3, cols: 4, data: [120, 0, 63, 0, 0, 120, 47, 0, 0, 0, 1, 0]}\n'
+    )
+    for other, name in (
+        (['--tolerance-ms', '5'], 'tolerance_ms'), (['--depth-topic', depth], 'given_topics'),
+        (['--camera', str(camera)], 'topics|camera_file'),
+    ):  # fmt: skip
+        with pytest.raises(EvaluationError, match=f'results with ({name}) '):
+            main([*command, '--resume', *other])
+    # Another network of the same name: field 6 of an ONNX model is a remark.
+    graph = own / 'graph.onnx'
+    graph.write_bytes(graph.read_bytes() + b'\x32\x01x')
+    manifest = load_manifest(own)
+    files = {**manifest.files, 'graph.onnx': file_digest(graph)}
+    save_manifest(replace(manifest, files=files), own)
+    with pytest.raises(EvaluationError, match='results with model_files '):
+        main([*command, '--resume'])
+    assert main(command) == 0
+
+
+def test_the_help_shows_commands_that_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['--help'])
+    example = capsys.readouterr().out.partition('example:')[2]
+    lines = [line.rstrip() for line in example.splitlines()]
+    continued = [lines[index - 1] for index, line in enumerate(lines) if line.startswith('     ')]
+    assert len(continued) == 2
+    assert all(line.endswith(chr(92)) for line in continued)
 
 
 def test_results_that_cannot_be_written_are_an_error(

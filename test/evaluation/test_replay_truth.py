@@ -46,7 +46,7 @@ class Walk:
 
     def replay(
         self, out: Path, maps: Callable[[int], Maps], camera: CameraModel | None = None,
-        resume: bool = False, observers: Any = (),
+        resume: bool = False, observers: Any = (), settings: Any = None,
     ) -> ReplayReport:
         """Replay with `maps(index)` as predictions."""
         out.mkdir(exist_ok=True)
@@ -56,7 +56,9 @@ class Walk:
             return PerceptionMaps(maps(index), {}, frame.image, frame.camera, {'engine': 1.0})
 
         with BagReader(self.path, camera=camera) as reader:
-            return Replay(reader, perceive, TASKS, out, observers, resume=resume).run()
+            return Replay(
+                reader, perceive, TASKS, out, observers, resume=resume, settings=settings
+            ).run()
 
 
 @pytest.fixture(scope='module')
@@ -68,6 +70,30 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
 def perfect(walk: Walk, tmp_path_factory: pytest.TempPathFactory) -> tuple[ReplayReport, Path]:
     out = tmp_path_factory.mktemp('perfect')
     return walk.replay(out, walk.truth), out
+
+
+class Looker:
+    """An observer that remembers what it was told."""
+
+    def __init__(self, *, needs_every_frame: bool = False) -> None:
+        self.needs_every_frame = needs_every_frame
+        self.frames: list[int] = []
+        self.scores: list[float] = []
+        self.finished = 0
+
+    def begin(self, context: Any) -> None:
+        assert context.tasks == TASKS
+
+    def frame(self, result: Any) -> None:
+        self.frames.append(result.index)
+        self.scores.append(result.scores['depth']['abs_rel'])
+
+    def finish(self, report: ReplayReport) -> None:
+        self.finished += 1
+
+
+def pictures(out: Path) -> list[bytes]:
+    return [(out / f'{name}.png').read_bytes() for name in ('samples', 'worst', 'best')]
 
 
 def numbers(out: Path) -> tuple[Any, list[str]]:
@@ -200,21 +226,18 @@ def test_a_resumed_replay_ends_like_one_that_was_not_interrupted(
         report = walk.replay(out, until, resume=True)
         assert report.interrupted
         assert report.frames == stop
-    shown: list[int] = []
-
-    class Looker:
-        def begin(self, context: Any) -> None:
-            shown.append(context.first_index)
-
-        def frame(self, result: Any) -> None:
-            shown.append(result.index)
-
-        def finish(self, report: ReplayReport) -> None:
-            shown.append(report.frames)
-
-    walk.replay(out, walk.truth, resume=True, observers=[Looker()])
-    assert shown == [7, 7, 8, 9, FRAMES]
+    looker = Looker(needs_every_frame=True)
+    walk.replay(out, walk.truth, resume=True, observers=[looker])
+    assert looker.frames == list(range(FRAMES))
+    assert looker.scores == [pytest.approx(0)] * FRAMES
     assert numbers(out) == numbers(perfect[1])
+    assert pictures(out) == pictures(perfect[1])
+    # Once more, without a new frame: nothing is lost.
+    walk.replay(out, walk.truth, resume=True)
+    assert numbers(out) == numbers(perfect[1])
+    assert pictures(out) == pictures(perfect[1])
+    with pytest.raises(EvaluationError, match="results with weights None, not 'abc'"):
+        walk.replay(out, walk.truth, resume=True, settings={'weights': 'abc'})
     with pytest.raises(EvaluationError, match='results with bag'):
         other = Walk.__new__(Walk)
         other.path = tmp_path / 'moved'
@@ -224,6 +247,32 @@ def test_a_resumed_replay_ends_like_one_that_was_not_interrupted(
             (tmp_path / 'copy' / file.name).write_bytes(file.read_bytes())
         other.path = tmp_path / 'copy'
         other.replay(out, walk.truth, resume=True)
+
+
+def test_what_one_observer_cannot_write_costs_the_others_nothing(
+    walk: Walk, tmp_path: Path
+) -> None:
+    class Failing(Looker):
+        def finish(self, report: ReplayReport) -> None:
+            msg = 'nothing to export'
+            raise EvaluationError(msg)
+
+    class Full(Looker):
+        def finish(self, report: ReplayReport) -> None:
+            if (tmp_path / '.reserve').exists():
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            super().finish(report)
+
+    class Finder(Looker):
+        def finish(self, report: ReplayReport) -> None:
+            super().finish(report)
+            report.warnings.append('found at the end')
+
+    last, full = Finder(), Full()
+    with pytest.raises(EvaluationError, match='nothing to export'):
+        walk.replay(tmp_path, walk.truth, observers=[Failing(), full, last])
+    assert (full.finished, last.finished) == (1, 1)
+    assert 'found at the end' in json.loads((tmp_path / 'metrics.json').read_text())['warnings']
 
 
 def test_a_full_disk_costs_nothing_that_was_computed(
@@ -245,6 +294,7 @@ def test_a_full_disk_costs_nothing_that_was_computed(
     assert len((out / 'per_frame.csv').read_text().splitlines()) == 8
     assert json.loads((out / 'metrics.json').read_text())['processed'] == 7
     assert not (out / '.reserve').exists()
+    assert (out / 'worst.png').exists()
     monkeypatch.undo()
     walk.replay(out, walk.truth, resume=True)
     assert numbers(out) == numbers(perfect[1])

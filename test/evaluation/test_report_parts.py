@@ -78,6 +78,11 @@ def test_ticks_are_even_and_enclose_the_values(low: float, spread: float) -> Non
     assert max(steps) - min(steps) <= 1e-6 * max(steps) + slack
 
 
+def test_a_score_of_nought_throughout_has_no_axis_below_it() -> None:
+    assert nice_ticks(0, 0)[0] == 0
+    assert nice_ticks(-3, -3)[0] < -3 < nice_ticks(-3, -3)[-1]
+
+
 @settings(max_examples=100, deadline=None)
 @given(values=st.lists(st.integers(-50, 50), min_size=1, max_size=60, unique=True))
 def test_extremes_are_the_best_of_their_stretches(values: list[int]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -46,7 +47,14 @@ def result(
     )
 
 
-def test_the_two_surfaces_lie_as_far_apart_as_their_depths(tmp_path: Path) -> None:
+def test_the_two_surfaces_lie_as_far_apart_as_their_depths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the disk was full when they were written first."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
     context = ReplayContext(
         'run', Path('bag'), BagTopics(), standard_tasks('rooms'), tmp_path, frame_count=5
     )
@@ -56,6 +64,9 @@ def test_the_two_surfaces_lie_as_far_apart_as_their_depths(tmp_path: Path) -> No
             scene.frame(result(index, 1.56, 1.5, np.eye(4)))
         scene.frame(result(3, 1.56, 1.5, None))
         scene.frame(FrameResult(4, 0, 'no image'))
+        with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+            patch.setattr('mtl_perception.evaluation.scene_map.write_ply', full)
+            scene.finish(ReplayReport('bag', {}))
         scene.finish(ReplayReport('bag', {}))
     document = json.loads((tmp_path / 'map.json').read_text())
     assert document == scene.document

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.ros
 FRAMES = 8
 SAME = (
     'bag', 'topics', 'model', 'frames', 'processed', 'scores', 'class_iou', 'frames_scored',
-    'refused', 'notes', 'damage', 'lost', 'interrupted',
+    'refused', 'notes', 'damage', 'lost', 'interrupted', 'confusion', 'warnings',
+    'worst_segments',
 )  # fmt: skip
 
 
@@ -64,6 +65,12 @@ def test_step_by_step_the_node_scores_as_the_engine_does(
         assert documents[1][name] == documents[0][name], name
     assert documents[1]['engine'] == 'onnxruntime, live step by step'
     assert rows(tmp_path) == rows(offline)
+    assert documents[1]['latency_ms']['live']['median'] > 0
+    # Of the node's process, which has no torch: less than ours.
+    assert 0 < documents[1]['peak_memory_mib'] < 0.8 * documents[0]['peak_memory_mib']
+    with (tmp_path / 'per_frame.csv').open(newline='') as stream:
+        assert all(float(row['live_ms']) > 0 for row in csv.DictReader(stream))
+    assert 'live_ms' in (tmp_path / 'report.html').read_text()
     assert 'onnxruntime runs' in (tmp_path / 'live.log').read_text()
     assert 'Traceback' not in (tmp_path / 'live.log').read_text() + running.output
 
@@ -83,12 +90,18 @@ def test_at_a_rate_every_frame_is_scored_or_accounted_for(
     )  # fmt: skip
     running = start_command(
         'replay', walk_bag, '--out', tmp_path, '--model', small_bundle, '--live', '--attach',
-        '--rate', 0.5,
+        '--rate', 0.5, '--engine', 'openvino',
     )  # fmt: skip
     assert running.wait(200) == 0, running.output
     document = json.loads((tmp_path / 'metrics.json').read_text())
     assert document['processed'] >= 1
     assert document['processed'] + sum(document['refused'].values()) == FRAMES
+    # The engine of the node that runs, whatever was asked for.
+    assert document['engine'] == 'onnxruntime, live'
+    assert document['peak_memory_mib'] is None
+    # Eight frames in 3.5 seconds: more cannot have come out.
+    assert document['frames_per_second'] < 2.3
+    assert 0 < document['latency_ms']['live']['median'] < 3500
     expected = {row['stamp_ns']: row for row in rows(offline)}
     for row in rows(tmp_path):
         if row['refused']:
@@ -97,6 +110,40 @@ def test_at_a_rate_every_frame_is_scored_or_accounted_for(
             assert row == expected[row['stamp_ns']]
     assert not (tmp_path / 'live.log').exists()
     assert node.interrupt() == 0
+
+
+@pytest.mark.slow
+def test_an_image_of_a_few_bytes_is_refused_and_the_rest_scored(
+    walk_bag: Path, small_bundle: Path, tmp_path: Path, start_command: Callable[..., Any]
+) -> None:
+    """The third image is cut off within its header."""
+    from rosbags.highlevel import AnyReader
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    bag, images = tmp_path / 'bag', 0
+    with (
+        AnyReader([walk_bag]) as reader,
+        Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer,
+    ):
+        topics = {
+            one.topic: writer.add_connection(
+                one.topic, one.msgtype, msgdef=one.msgdef.data, rihs01=one.digest
+            )
+            for one in reader.connections
+        }
+        for connection, recorded_ns, data in reader.messages():
+            if connection.topic == '/camera/color/image_raw':
+                images += 1
+                data = data[:8] if images == 3 else data
+            writer.write(topics[connection.topic], recorded_ns, data)
+    running = start_command(
+        'replay', bag, '--out', tmp_path, '--model', small_bundle, '--threads', 1, '--live',
+        '--step',
+    )  # fmt: skip
+    assert running.wait(200) == 0, running.output
+    found = rows(tmp_path)
+    assert [bool(row['refused']) for row in found] == [index == 2 for index in range(FRAMES)]
+    assert 'cannot be read' in found[2]['refused']
 
 
 def test_a_node_that_cannot_start_is_one_line(

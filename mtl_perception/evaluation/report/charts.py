@@ -75,7 +75,8 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Return round numbers, about `count` steps apart, the ends enclosing `low` and `high`."""
     if not high > low:
         spread = abs(low) * 0.1 if abs(low) > 1e-6 else 1.0
-        low, high = low - spread, high + spread
+        # What is never negative has no axis below zero.
+        low, high = (low - spread if low < 0 else max(low - spread, 0.0)), high + spread
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)

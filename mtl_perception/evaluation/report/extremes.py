@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import math
 
+from mtl_perception.evaluation.picture_choice import stretch_length
 from mtl_perception.evaluation.report.run_record import FrameStrip
 
 _KEPT = 4
-_USUAL_FRAMES = 100  # where a damaged bag does not say how many it holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Extremes:
 
     def _rivals(self, kept: list[_Entry], index: int, value: float) -> list[_Entry] | None:
         """Return what this frame takes the place of, or None if it does not get in."""
-        stretch = max(1, (self.frame_count or _USUAL_FRAMES) // (5 * _KEPT))
+        stretch = stretch_length(self.frame_count)
         rivals = [entry for entry in kept if entry.index // stretch == index // stretch]
         if not rivals and len(kept) >= _KEPT:
             rivals = kept[-1:]

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 
+from mtl_perception.evaluation.picture_choice import slider_step
 from mtl_perception.evaluation.replay_observer import FrameResult, ReplayContext
 from mtl_perception.evaluation.report.extremes import Extremes
 from mtl_perception.evaluation.report.frame_tiles import encode, frame_strip
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 REPORT_FILE = 'report.html'
 _FRAMES_FILE = 'per_frame.csv'
-_MOST_SAMPLES = 80
 _MAP_PICTURE_WIDTH = 640
 
 
@@ -37,6 +37,8 @@ class HtmlReport:
     :param path: of the page
     """
 
+    needs_every_frame = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._runs: list[RunRecord] = []
@@ -49,7 +51,7 @@ class HtmlReport:
     def begin(self, context: ReplayContext) -> None:
         """Start a run."""
         self._context = context
-        self._step = 1
+        self._step = slider_step(context.frame_count or 0)
         self._samples: list[FrameStrip] = []
         self._extremes = Extremes(context.frame_count)
         self._ranking = ''
@@ -59,15 +61,14 @@ class HtmlReport:
         if result.maps is None:
             return
         strip: FrameStrip | None = None
-        if result.index % self._step == 0:
+        # A damaged recording does not say beforehand how long it is.
+        step = max(self._step, slider_step(result.index + 1))
+        if step > self._step:
+            self._step = step
+            self._samples = [entry for entry in self._samples if entry.index % step == 0]
+        if result.index % step == 0:
             strip = frame_strip(result, self._context.tasks)
             self._samples.append(strip)
-            if len(self._samples) > _MOST_SAMPLES:
-                # Powers of two, so that runs over the same recording keep the same frames.
-                self._step *= 2
-                self._samples = [
-                    entry for entry in self._samples if entry.index % self._step == 0
-                ]
         if result.ranking is None or result.ranking[0] not in result.scores:
             return
         task, metric, higher_is_better = result.ranking
@@ -97,7 +98,6 @@ class HtmlReport:
             best=self._extremes.best,
             ranking=self._ranking,
             legend=legend,
-            first_index=self._context.first_index,
         )
         if self._map is not None:
             pictures = tuple(
@@ -107,8 +107,7 @@ class HtmlReport:
             record = replace(
                 record, map_document=self._map.document, map_pictures=pictures
             )
-        self._runs.append(record)
-        self._samples, self._extremes = [], Extremes(None)
+        self._runs = [run for run in self._runs if run.name != record.name] + [record]
         atomic_write(self._path, build_page(self._runs))
 
 

@@ -28,7 +28,7 @@ from mtl_perception.evaluation.report.tables import (
 # Of encoded pictures on the page; a third more as base64.
 PICTURE_BUDGET_BYTES = 10_000_000
 _FEWEST_SAMPLES = 5
-_STAGES = ('engine_ms', 'decode_ms', 'fit_ms', 'finish_ms', 'score_ms')
+_LATENCIES = ('engine_ms', 'live_ms')
 # Nothing is fetched: whoever opens the page can be sure of it.
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -114,11 +114,6 @@ def _problems(run: RunRecord) -> str:
     for kind, key in (('refused', 'refused'), ('note', 'notes')):
         for sentence, count in _most_common(document.get(key, {})):
             entries.append((kind, _frames_words(count), sentence))
-    if run.first_index:
-        entries.append((
-            'note', '', f'the pictures begin at frame {run.first_index}, where the replay was '
-            'resumed; numbers are over all frames',
-        ))  # fmt: skip
     for sentence, count in _most_common(run.map_document.get('skipped_frames', {})):
         entries.append(('map', _frames_words(count), sentence))
     for name, state in run.map_document.get('maps', {}).items():
@@ -180,7 +175,7 @@ def _charts(runs: Sequence[RunRecord], bag: str) -> str:
     """Return the charts of one recording: what matters, then the rest on demand."""
     runs = [run for run in runs if run.bag == bag]
     columns = list(dict.fromkeys(column for run in runs for column in run.series))
-    first = [name for name in (*HEADLINES, _STAGES[0]) if name in columns]
+    first = [name for name in (*HEADLINES, *_LATENCIES) if name in columns]
     rest = [name for name in columns if name not in first]
     key = ''
     if len(runs) > 1:

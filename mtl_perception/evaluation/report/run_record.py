@@ -53,7 +53,6 @@ class RunRecord:
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()  # class names and colours
     map_document: Mapping[str, Any] = field(default_factory=dict)
     map_pictures: tuple[EncodedPicture, ...] = ()
-    first_index: int = 0  # pictures begin here where the replay was resumed
 
     @property
     def bag(self) -> str:
