@@ -42,13 +42,14 @@ _EXAMPLE = """example:
   python3 -m mtl_perception benchmark --threads 1,2 --size 640x480 --json benchmark.json
 `benchmark engines` compares engines, precisions, sizes and batches; `benchmark systems` every
 system on every CPU engine; `benchmark soak` tells whether memory grows; `benchmark loader` whether
-training waits for its data. Each has its own --help.
+training waits for its data; `benchmark replay` times a replay and its halves. Each has its own --help.
 """
 _KINDS = {
     'engines': 'mtl_perception.evaluation.engine_benchmark_command',
     'systems': 'mtl_perception.evaluation.system_benchmark_command',
     'soak': 'mtl_perception.evaluation.soak_command',
     'loader': 'mtl_perception.training.loader_benchmark_command',
+    'replay': 'mtl_perception.evaluation.replay_benchmark_command',
 }
 
 
