@@ -239,6 +239,7 @@ def _settings(
         'model_files': {name: manifest.files.get(name) for name in (WEIGHTS_FILE, GRAPH_FILE)},
         'camera_file': None if camera is None else file_digest(camera),
         'tolerance_ms': arguments.tolerance_ms,
+        'image_is_rectified': arguments.image_is_rectified,
         # A topic that is insisted on may be in another frame than the image.
         'given_topics': vars(given),
     }

@@ -223,6 +223,7 @@ def test_resuming_with_other_settings_is_refused(
     for other, name in (
         (['--tolerance-ms', '5'], 'tolerance_ms'), (['--depth-topic', depth], 'given_topics'),
         (['--camera', str(camera)], 'topics|camera_file'),
+        (['--image-is-rectified'], 'image_is_rectified'),
     ):  # fmt: skip
         with pytest.raises(EvaluationError, match=f'results with ({name}) '):
             main([*command, '--resume', *other])
