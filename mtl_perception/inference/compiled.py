@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 from mtl_perception import __version__
-from mtl_perception.inference.cache import Built, CacheError, EngineCache, EngineKey, Entry
+from mtl_perception.inference.cache import Built, CacheError, EngineCache, Entry
 from mtl_perception.inference.device import Device
 from mtl_perception.inference.engine import Engine, engine_class, InferenceError
+from mtl_perception.inference.engine_key import EngineKey
 from mtl_perception.inference.verification import describe_errors, excess, measure_engine
 from mtl_perception.manifest import GRAPH_FILE, load_manifest, verify_files, WEIGHTS_FILE
 

@@ -136,7 +136,7 @@ class TensorRtEngine(Closing):
             msg = f'torch_tensorrt {library.__version__} builds no engine: {error}'
             raise InferenceError(msg) from error
         progress('build', 1.0)
-        return Built(bytes(content))
+        return Built(bytes(content), _layers(bytes(content)))
 
     def __init__(
         self, directory: Path, content: bytes, precision: str, threads: int | None = None
@@ -166,6 +166,14 @@ class TensorRtEngine(Closing):
     def close(self) -> None:
         """Free the GPU's memory."""
         self._runtime.close()
+
+
+def _layers(content: bytes) -> dict[str, Any]:
+    """Return how many layers an engine has after fusion; nothing where it cannot be loaded."""
+    library = _runtime_library()
+    runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(content)
+    return {} if engine is None else {'layers': int(engine.num_layers)}
 
 
 def export_with_integers(graph: Any, inputs: tuple[Any, ...]) -> Any:

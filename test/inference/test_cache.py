@@ -22,7 +22,6 @@ from mtl_perception.inference.cache import (
     CacheError,
     default_directory,
     EngineCache,
-    EngineKey,
 )
 from mtl_perception.inference.compiled import (
     build_engine,
@@ -31,6 +30,7 @@ from mtl_perception.inference.compiled import (
 )
 from mtl_perception.inference.device import Device
 from mtl_perception.inference.engine import InferenceError, open_engine
+from mtl_perception.inference.engine_key import EngineKey
 from mtl_perception.manifest import load_manifest, save_manifest
 import numpy as np
 import pytest
