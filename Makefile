@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 NO_PACKAGES := echo 'pip could not install the packages: is the package index reachable? (x86-64 Linux only: rclpy has no other wheels)' >&2; exit 1
 MATRIX_TESTS := test/networks/test_network_export.py
 
-.PHONY: demo test matrix lint robot-test clean
+.PHONY: demo test matrix benchmarks lint robot-test clean
 
 demo: $(VENV)/.demo
 	$(RUN) -m mtl_perception demo $(ARGS)
@@ -66,6 +66,15 @@ $(VENV)/.test: setup.py | $(VENV)/bin/python
 		-c test/robot_constraints.txt -e '.[ros,cpu,rooms]' pytest pytest-timeout hypothesis psutil 'scipy>=1.10' || { \
 		$(NO_PACKAGES); }
 	@touch $@
+
+# What docs/benchmarks.md shows, measured on this machine; hours on two cores.
+benchmarks: $(VENV)/.test
+	$(RUN) -m mtl_perception benchmark --threads 1,2 --markdown docs/benchmarks.md $(ARGS)
+	$(RUN) -m mtl_perception benchmark engines --threads 1,2 --markdown docs/benchmarks.md \
+		--plot docs/images/engines.png
+	$(RUN) -m mtl_perception benchmark systems --markdown docs/benchmarks.md \
+		--plot docs/images/systems.png
+	$(RUN) -m mtl_perception benchmark soak --threads 1 --markdown docs/benchmarks.md
 
 clean:
 	rm -rf $(VENV) .venv-robot build install log *.egg-info

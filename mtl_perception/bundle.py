@@ -110,7 +110,7 @@ def _write(
             raise BundleError(msg)
     outputs = {f'output.{name}': values.contiguous() for name, values in maps.items()}
     (target / CHECK_FILE).write_bytes(save({**inputs, **outputs}))
-    cost = None if manifest.label_step == 1 else _label_scale_cost(graph, manifest, inputs, maps)
+    cost = label_scale_cost(graph, manifest, inputs, maps)
     (target / CARD_FILE).write_text(write_card(manifest, cost), encoding='utf-8')
     files = (WEIGHTS_FILE, GRAPH_FILE, CHECK_FILE, CARD_FILE)
     manifest = replace(manifest, files={name: file_digest(target / name) for name in files})
@@ -126,24 +126,34 @@ def _run(graph: PerceptionGraph, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     return dict(zip(graph.output_names, maps))
 
 
-def _label_scale_cost(
+def label_scale_cost(
     graph: PerceptionGraph,
     manifest: Manifest,
     inputs: Mapping[str, Tensor],
     maps: Mapping[str, Tensor],
-) -> float:
-    """Return the share of labels that differ from those decided at full network size."""
-    full = _run(PerceptionGraph(graph.network, replace(manifest, label_scale=1.0)), inputs)
-    step = manifest.label_step
-    shares = [
-        (maps[task.name].repeat_interleave(step, 1).repeat_interleave(step, 2) != full[task.name])
+) -> float | None:
+    """
+    Return the share of labels that differ from those decided at full network size.
+
+    Where labels have full size already: the share that would differ at half of it.
+
+    :param inputs: the check frame, `maps` what the graph gives for it
+    :returns: the largest share of the tasks; None without labels or where nothing can be halved
+    """
+    tasks = [task for task in manifest.tasks if task.kind in LABELLED_KINDS]
+    step = max(manifest.label_step, 2)
+    if not tasks or any(side % step for side in manifest.network_size):
+        return None
+    other = replace(manifest, label_scale=1 / step if manifest.label_step == 1 else 1.0)
+    others = _run(PerceptionGraph(graph.network, other), inputs)
+    small, full = (maps, others) if manifest.label_step > 1 else (others, maps)
+    return max(
+        (small[task.name].repeat_interleave(step, 1).repeat_interleave(step, 2) != full[task.name])
         .float()
         .mean()
         .item()
-        for task in manifest.tasks
-        if task.kind in LABELLED_KINDS
-    ]
-    return max(shares, default=0.0)
+        for task in tasks
+    )
 
 
 def load_network(directory: Path | str) -> tuple[nn.Module, Manifest]:

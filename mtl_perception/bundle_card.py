@@ -86,7 +86,7 @@ def write_card(manifest: Manifest, label_scale_cost: float | None = None) -> str
     Return the README.md of a bundle.
 
     :param label_scale_cost: the share of pixels whose label differs from the answer at full
-        size, where labels leave the graph smaller than that
+        size; where labels leave the graph at full size, the share that would at half of it
     """
     height, width = manifest.network_size
     lines = [f'# {manifest.name}', '']
@@ -106,7 +106,13 @@ def write_card(manifest: Manifest, label_scale_cost: float | None = None) -> str
         *(_describe(task, manifest) for task in manifest.tasks),
         '',
     ]
-    if label_scale_cost is not None:
+    if label_scale_cost is not None and manifest.label_step == 1:
+        lines += [
+            'Labels are decided at network size. At half of it, which is cheaper, '
+            f'{label_scale_cost:.2%} of the pixels of the check frame would get another label.',
+            '',
+        ]
+    elif label_scale_cost is not None:
         lines += [
             f'Labels are decided at {manifest.label_scale:g} of the network size, which is '
             f'cheaper; on the check frame {label_scale_cost:.2%} of the pixels get another label '

@@ -36,6 +36,17 @@ def confidence_name(task: Task) -> str:
     return f'{task.name}_confidence'
 
 
+def default_label_scale(network_size: tuple[int, int]) -> float:
+    """
+    Return the size of labels over that of the network (height, width) where nobody says it.
+
+    Half of it from 480 pixels on: the largest of many maps costs more than its last pixels are
+    worth there.
+    """
+    halves = not any(side % 2 for side in network_size)
+    return 0.5 if min(network_size) >= 480 and halves else 1.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """

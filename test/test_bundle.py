@@ -139,22 +139,28 @@ def test_verify_notices_maps_that_the_network_does_not_give(copied: Path) -> Non
         verify_bundle(copied)
 
 
+@pytest.mark.parametrize('label_scale', [0.5, 1.0])
 def test_half_size_labels_are_priced_in_the_card(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label_scale: float
 ) -> None:
     stub_export(monkeypatch)
     tasks = standard_tasks('rooms')[:1]
-    network, manifest = make(tasks=tasks, label_scale=0.5)
+    network, manifest = make(tasks=tasks, label_scale=label_scale)
     network = build_network('single_task', tasks, backbone='resnet18', neck=(4, 4, 4, 4))
     save_bundle(network, manifest, tmp_path / 'b', check_image())
     labels = load_file(tmp_path / 'b' / 'check.safetensors')['output.semantic'][0]
-    assert labels.shape == (SIZE[0] // 2, SIZE[1] // 2)
+    step = round(1 / label_scale)
+    assert labels.shape == (SIZE[0] // step, SIZE[1] // step)
     image = torch.from_numpy(check_image()).permute(2, 0, 1)[None] / 255.0
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (manifest.mean, manifest.std))
     with torch.no_grad():
         raw = network.eval()((image - mean) / std).maps['semantic']
-        full = torch.nn.functional.interpolate(raw, SIZE, mode='bilinear').argmax(1)[0].numpy()
-    share = np.mean(np.kron(labels, np.ones((2, 2))) != full)
+        full, half = (
+            torch.nn.functional.interpolate(raw, size, mode='bilinear').argmax(1)[0].numpy()
+            for size in (SIZE, (SIZE[0] // 2, SIZE[1] // 2))
+        )
+    np.testing.assert_array_equal(labels, full if label_scale == 1.0 else half)
+    share = np.mean(np.kron(half, np.ones((2, 2))) != full)
     assert share > 0
     assert f'{share:.2%} of the pixels' in (tmp_path / 'b' / 'README.md').read_text()
 

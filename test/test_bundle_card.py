@@ -75,3 +75,6 @@ def test_training_limits_and_description_are_told() -> None:
 def test_price_of_small_labels_is_told_where_it_was_measured() -> None:
     assert 'another label' not in write_card(MANIFEST)
     assert 'on the check frame 1.25% of the pixels' in write_card(MANIFEST, 0.0125)
+    full = replace(MANIFEST, label_scale=1.0)
+    assert 'another label' not in write_card(full)
+    assert '1.25% of the pixels of the check frame would get another' in write_card(full, 0.0125)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mtl_perception.manifest import (
     BundleError,
     default_bundle,
+    default_label_scale,
     load_manifest,
     Manifest,
     save_manifest,
@@ -97,6 +98,18 @@ def test_sizes_and_output_names() -> None:
     assert manifest.label_step == 4
     assert manifest.label_size == (120, 160)
     assert manifest.output_names == ('rows', 'rows_confidence', 'depth', 'gaps')
+
+
+@pytest.mark.parametrize(
+    ('size', 'scale'),
+    [
+        ((480, 640), 0.5), ((479, 640), 1.0), ((240, 320), 1.0), ((512, 513), 1.0),
+        ((544, 480), 0.5),
+    ],
+)  # fmt: skip
+def test_labels_are_halved_from_480_pixels_on(size: tuple[int, int], scale: float) -> None:
+    assert default_label_scale(size) == scale
+    assert make(network_size=size, label_scale=scale).label_step == round(1 / scale)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.timing import Timings
 from mtl_perception.geometry.cloud import cloud_shape, fused_cloud
 from mtl_perception.image_codec import decode_compressed, decode_image, to_rgb
-from mtl_perception.inference.device import processor
-from mtl_perception.inference.engine import Engine
+from mtl_perception.inference.device import nvidia_gpu_present, processor
+from mtl_perception.inference.engine import Engine, InferenceError
 from mtl_perception.inference.perceiver import Memory, new_memory, Perceiver
 from mtl_perception.manifest import CHECK_FILE
 from mtl_perception.tasks import Task
@@ -159,6 +159,18 @@ def variant_report(variant: Variant) -> dict[str, Any]:
         'latency_ms': variant.timings.summary(),
         'outside_engine_ms': {'median': variant.timings.median_sum(OUTSIDE_ENGINE)},
     }
+
+
+def gpu_name() -> str:
+    """Return the GPU in words, an empty string without one."""
+    if not nvidia_gpu_present():
+        return ''
+    from mtl_perception.inference.tensorrt_runtime import gpu
+
+    try:
+        return str(gpu('benchmark'))
+    except InferenceError as error:
+        return f'one that cannot be asked for its name ({error})'
 
 
 def machine() -> dict[str, Any]:

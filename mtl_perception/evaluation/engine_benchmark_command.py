@@ -12,12 +12,11 @@ import tempfile
 from typing import Any
 
 from mtl_perception.command_line import listed, one_of, positive, progress_bar, size
-from mtl_perception.evaluation.benchmark import machine
+from mtl_perception.evaluation.benchmark import gpu_name, machine
 from mtl_perception.evaluation.engine_benchmark import compare_engines, EngineVariant
 from mtl_perception.evaluation.engine_report import markdown, plot, write_section
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.files import atomic_write
-from mtl_perception.inference.device import nvidia_gpu_present
 from mtl_perception.inference.engine import (
     AUTO,
     choose_engine,
@@ -75,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     model = arguments.model or default_bundle()
     manifest = load_manifest(model)
+    gpu = gpu_name()
     console = Console()
     with tempfile.TemporaryDirectory(prefix='mtl_perception_sizes_') as scratch:
         variants = _variants(arguments, model, Path(scratch))
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'network': f'{manifest.system} on {manifest.backbone}',
         'runs': arguments.runs,
         'machine': machine(),
-        'gpu': _gpu_name(),
+        'gpu': gpu,
         'rows': [row.to_json() for row in rows],
     }
     text = markdown(rows, manifest.tasks, document)
@@ -123,11 +123,3 @@ def _variants(arguments: Any, model: Path, scratch: Path) -> list[EngineVariant]
         for engine, precision in product(engines, arguments.precision)
         if precision in engine_class(engine).precisions
     ]
-
-
-def _gpu_name() -> str:
-    if not nvidia_gpu_present():
-        return ''
-    from mtl_perception.inference.tensorrt_runtime import gpu
-
-    return str(gpu('benchmark'))

@@ -10,13 +10,18 @@ from typing import Any
 
 from mtl_perception.evaluation.engine_benchmark import EngineRow
 from mtl_perception.files import atomic_write
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import LABELLED_KINDS, PROBABILITY_KINDS, Task
 
 _UNITS = {
-    'semantic': 'other labels', 'depth': 'depth, max', 'normals': 'normals, p99',
-    'edges': 'edges, max',
+    'depth': 'depth, max', 'normals': 'normals, p99',
+    **dict.fromkeys(LABELLED_KINDS, 'other labels'),
+    **{kind: f'{kind}, max' for kind in PROBABILITY_KINDS},
 }  # fmt: skip
-_FORMATS = {'semantic': '{:.2%}', 'depth': '{:.2%}', 'normals': '{:.2g}°', 'edges': '{:.3f}'}
+_FORMATS = {
+    'depth': '{:.2%}', 'normals': '{:.2g}°',
+    **dict.fromkeys(LABELLED_KINDS, '{:.2%}'),
+    **dict.fromkeys(PROBABILITY_KINDS, '{:.3f}'),
+}  # fmt: skip
 
 
 def markdown(

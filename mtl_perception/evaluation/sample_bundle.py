@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl_perception.manifest import Manifest, MANIFEST_FILE
+from mtl_perception.manifest import default_label_scale, Manifest, MANIFEST_FILE
 from mtl_perception.tasks import standard_tasks, Task
 import numpy as np
 
@@ -85,7 +85,8 @@ def sample_bundle(
     network = untrained_network(system, tasks, backbone, size, mode)
     manifest = Manifest(
         name=target.name, system=system, backbone=backbone, mode=mode, tasks=tasks,
-        network_size=size, reference_focal_px=0.9 * width, depth_range_m=_DEPTH_RANGE_M,
+        network_size=size, label_scale=default_label_scale(size),
+        reference_focal_px=0.9 * width, depth_range_m=_DEPTH_RANGE_M,
     )  # fmt: skip
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     directory.mkdir(parents=True, exist_ok=True)

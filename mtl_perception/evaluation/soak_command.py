@@ -12,8 +12,10 @@ from typing import Any
 
 from mtl_perception.command_line import positive, progress_bar, size
 from mtl_perception.evaluation.benchmark import benchmark_images, machine
+from mtl_perception.evaluation.engine_report import write_section
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.memory import resident_mib
+from mtl_perception.evaluation.stage_report import soak_markdown
 from mtl_perception.files import atomic_write
 from mtl_perception.inference.engine import ENGINE_NAMES, open_engine
 from mtl_perception.inference.perceiver import Perceiver
@@ -46,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         '--size', type=size, default=(640, 480), metavar='WxH', help='camera (default: 640x480)'
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers here')
+    parser.add_argument(
+        '--markdown', type=Path, metavar='FILE', help='put the sentence into this file'
+    )
     return parser
 
 
@@ -71,12 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{document['growth_mib']:.2f} MiB since frame {min(samples)}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    if arguments.json is not None:
-        try:
+    try:
+        if arguments.json is not None:
             atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
-        except OSError as error:
-            msg = f'--json {arguments.json} cannot be written: {error}'
-            raise EvaluationError(msg) from error
+        if arguments.markdown is not None:
+            write_section(arguments.markdown, soak_markdown(document), 'soak')
+    except OSError as error:
+        msg = f'the results cannot be written: {error}'
+        raise EvaluationError(msg) from error
     return 0
 
 

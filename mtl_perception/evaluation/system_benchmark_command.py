@@ -14,7 +14,7 @@ import tempfile
 from typing import Any
 
 from mtl_perception.command_line import listed, one_of, positive, progress_bar, size
-from mtl_perception.evaluation.benchmark import machine
+from mtl_perception.evaluation.benchmark import gpu_name, machine
 from mtl_perception.evaluation.engine_report import write_section
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.system_ratios import system_ratios
@@ -24,12 +24,13 @@ from mtl_perception.evaluation.system_report import (
     engines_markdown,
     plot_systems,
 )
+from mtl_perception.evaluation.system_worker import RESULTS
 from mtl_perception.files import atomic_write
 from rich.console import Console
 
 _EXAMPLE = """example, the one that writes docs/benchmarks.md:
   python3 -m mtl_perception benchmark systems --markdown docs/benchmarks.md \\
-      --plot docs/images/engines.png --json systems.json
+      --plot docs/images/systems.png --json systems.json
 """
 _PARTS = ('engines', 'builds', 'ratios')
 
@@ -38,8 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python3 -m mtl_perception benchmark systems',
         description='Time every system with random weights in PyTorch eager, ONNX Runtime and '
-        'OpenVINO (fp32, bf16), the engines in turn, each system in a process of its own; and '
-        'build each with TensorRT-RTX, which needs no GPU; or compare what the systems cost.',
+        'OpenVINO (fp32, bf16), or where PyTorch finds a GPU in PyTorch eager (fp32, fp16), as '
+        'CUDA graph (fp16) and compiled (fp32); the engines in turn, each system in a process of '
+        'its own; build each with TensorRT-RTX, which needs no GPU; or compare what the systems '
+        'cost.',
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             compared = system_ratios(
                 systems, arguments.backbone, arguments.size, arguments.rounds
             )
-    if entries and all('error' in entry for entry in entries):
+    # One that was timed and could not be built has an error and a result.
+    if entries and not any(set(entry) & set(RESULTS) for entry in entries):
         msg = f"no system could be measured: {entries[0]['system']}: {entries[0]['error']}"
         raise EvaluationError(msg)
     document = {
@@ -103,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         'size': list(arguments.size),
         'rounds': arguments.rounds,
         'machine': machine(),
+        'gpu': gpu_name(),
         'systems': entries,
         'ratios': compared,
     }
@@ -117,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write_section(arguments.markdown, text, f'systems, {part}')
         if arguments.json is not None:
             atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
-        if arguments.plot is not None:
+        if arguments.plot is not None and any('comparison' in entry for entry in entries):
             plot_systems(document, arguments.plot)
     except OSError as error:
         msg = f'the results cannot be written: {error}'

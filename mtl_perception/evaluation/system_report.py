@@ -19,11 +19,14 @@ def engines_markdown(document: Mapping[str, Any]) -> str:
     entries = [entry for entry in document['systems'] if 'comparison' in entry]
     rows = [(entry, row) for entry in entries for row in entry['comparison']]
     loads = [load for _, row in rows for load in row['load_average_1min']]
+    if not rows:
+        return '\n'.join(['No system could be timed.', *_failures(document)]) + '\n'
     others = [label for label in rows[0][1]['median_ms'] if label != REFERENCE]
     lines = [
         f"{_network(document)}, random weights; {document['rounds']} runs of each, in turn; "
         f'load of the machine {min(loads):g} to {max(loads):g} while it was measured. '
         f"{where_measured(document['machine'])}.",
+        f"GPU: {document['gpu']}." if document['gpu'] else 'Not run on a GPU.',
         '',
         f'{REFERENCE} (PyTorch eager) in ms, elapsed / of the processors, and how many times '
         'faster the others are: by the elapsed time / by the time of the processors, each the '

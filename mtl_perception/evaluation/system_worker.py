@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One system in a process of its own: every CPU engine in turn, and its build for GPUs."""
+"""One system in a process of its own: every engine in turn, and its build for GPUs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from typing import Any
 
 from mtl_perception.errors import MtlPerceptionError
 from mtl_perception.evaluation.sample_bundle import sample_bundle
-from mtl_perception.inference.device import processor
-from mtl_perception.inference.engine import Engine, engine_class
+from mtl_perception.inference.engine import COMPILED_ENGINES, Engine, engine_class
 from mtl_perception.inference.verification import measure_engine
 from mtl_perception.manifest import CHECK_FILE
 import numpy as np
 
+# Where in a system's entry the results of the two parts are.
+RESULTS = ('comparison', 'tensorrt_rtx')
 TARGETS = ('sm86', 'sm89', 'sm120')
 REFERENCE = 'torch fp32'
-VARIANTS = (('torch', 'fp32'), ('onnxruntime', 'fp32'), ('openvino', 'fp32'), ('openvino', 'bf16'))
+ON_PROCESSOR = (
+    ('torch', 'fp32'), ('onnxruntime', 'fp32'), ('openvino', 'fp32'), ('openvino', 'bf16')
+)  # fmt: skip
+ON_GPU = (
+    ('torch', 'fp32'), ('torch', 'fp16'), ('torch-graph', 'fp16'), ('torch-compiled', 'fp32')
+)  # fmt: skip
 _WARM_UP_ROUNDS = 2
 
 
@@ -46,9 +52,9 @@ def main() -> int:
 def _open(directory: Path, engine: str, precision: str, threads: Sequence[int]) -> list[Engine]:
     """Return an engine for each number of threads, unchecked: random weights are no test."""
     kind = engine_class(engine)
-    if engine != 'openvino':
-        return [kind(directory, threads=count) for count in threads]
-    built = kind.build(directory, precision, (1, 1), processor())
+    if engine not in COMPILED_ENGINES:
+        return [kind(directory, threads=count, precision=precision) for count in threads]
+    built = kind.build(directory, precision, (1, 1), kind.device())
     return [kind(directory, built.content, precision, threads=count) for count in threads]
 
 
@@ -60,7 +66,7 @@ def _compare(directory: Path, threads: Sequence[int], rounds: int) -> dict[str, 
     image, scale = check['input.image'], check['input.depth_scale']
     engines = {
         f'{engine} {precision}': _open(directory, engine, precision, threads)
-        for engine, precision in VARIANTS
+        for engine, precision in (ON_GPU if torch.cuda.is_available() else ON_PROCESSOR)
     }
     errors = {label: measure_engine(row[0], directory) for label, row in engines.items()}
     rows = []

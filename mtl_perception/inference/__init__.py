@@ -9,13 +9,14 @@ from mtl_perception.inference.engine import (
     open_engine,
 )
 from mtl_perception.inference.fitting import FittedGeometry
-from mtl_perception.inference.perceiver import Perceiver, PerceiverConfig
+from mtl_perception.inference.perceiver import Inferred, Perceiver, PerceiverConfig
 
 __all__ = [
     'choose_engine',
     'Engine',
     'EngineChoice',
     'FittedGeometry',
+    'Inferred',
     'InferenceError',
     'open_engine',
     'Perceiver',

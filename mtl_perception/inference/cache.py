@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import time
 from typing import Any
@@ -25,52 +26,18 @@ from typing import Any
 from mtl_perception.files import atomic_directory, atomic_write
 from mtl_perception.inference.device import Device
 from mtl_perception.inference.engine import InferenceError
+from mtl_perception.inference.engine_key import EngineKey
 
 CONTENT_FILE = 'engine.bin'
 SIDECAR_FILE = 'engine.json'
 DEFAULT_LIMIT_BYTES = 4 << 30
+_QUARANTINE = 'quarantine'
+# What the cache makes: entries, their locks, entries and files in the making, and probes.
+_OWN_NAMES = re.compile(r'[0-9a-f]{64}(\.lock)?|\.[0-9a-f]{64}\..+|\.probe-\d+')
 
 
 class CacheError(InferenceError):
     """A cache directory that cannot be written; the message names it and the system's reason."""
-
-
-@dataclass(frozen=True)
-class EngineKey:
-    """All that decides whether a built engine may be used."""
-
-    weights: str  # SHA-256
-    graph: str  # SHA-256
-    network_size: tuple[int, int]  # (height, width)
-    batch: tuple[int, int]  # smallest and largest
-    precision: str
-    engine: str
-    libraries: Mapping[str, str]  # version by package
-    device: Device
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the key, the name of its entry."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(',', ':'))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def fits(self, wanted: EngineKey) -> bool:
-        """Whether an engine of this key may run where one of `wanted` is asked for."""
-        mine, theirs = asdict(self), asdict(wanted)
-        del mine['device'], theirs['device']
-        low, high = mine.pop('batch')
-        first, last = theirs.pop('batch')
-        inside = low <= first and last <= high
-        return inside and mine == theirs and self.device.covers(wanted.device)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> EngineKey:
-        """Read what `asdict` gave; raises KeyError, TypeError or ValueError."""
-        values = dict(document)
-        values['network_size'] = tuple(values['network_size'])
-        values['batch'] = tuple(values['batch'])
-        values['device'] = Device(**values['device'])
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -190,20 +157,30 @@ class EngineCache:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             probe = self.directory / f'.probe-{os.getpid()}'
-            probe.write_bytes(b'x')
-            probe.unlink()
+            try:
+                probe.write_bytes(b'x')
+            finally:
+                # On a full disk the file is made, but nothing can be written into it.
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
 
     def _make_room(self, kept: str) -> None:
+        quarantined = self.quarantined_entries()
         entries = sorted(self.entries(), key=_last_use)
-        total = sum(entry.size for entry in entries)
+        total = sum(_bytes_on_disk(entry) for entry in (*quarantined, *entries))
+        for entry in quarantined:
+            if total <= self.limit_bytes:
+                return
+            total -= _bytes_on_disk(entry)
+            # Why it is there must stay, or it would be built again.
+            (entry.directory / CONTENT_FILE).unlink(missing_ok=True)
         for entry in entries:
             if total <= self.limit_bytes:
                 return
             if entry.directory.name != kept:
+                total -= _bytes_on_disk(entry)
                 shutil.rmtree(entry.directory, ignore_errors=True)
-                total -= entry.size
 
     @contextmanager
     def lock(self, key: EngineKey, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -267,7 +244,7 @@ class EngineCache:
 
     def quarantine(self, entry: Entry, reason: str) -> None:
         """Take an engine out of use and keep it with the reason; a cache that fails is kept."""
-        target = self.directory / 'quarantine' / entry.directory.name
+        target = self.directory / _QUARANTINE / entry.directory.name
         try:
             target.parent.mkdir(exist_ok=True)
             if target.exists():
@@ -278,14 +255,17 @@ class EngineCache:
             raise self._unwritable(error) from error
 
     def quarantined(self, key: EngineKey) -> str:
-        """Return why the engine of this key is in quarantine, or an empty string."""
-        directory = self.directory / 'quarantine' / key.digest
-        if not directory.is_dir():
-            return ''
-        try:
-            return (directory / 'reason.txt').read_text(encoding='utf-8').strip()
-        except OSError:
-            return 'it failed its check'
+        """Return why an engine that fits this key is in quarantine, or an empty string."""
+        # One built ahead of time lies under its own key, not under that of this device.
+        names = [entry.directory for entry in self.quarantined_entries() if entry.key.fits(key)]
+        directories = [self.directory / _QUARANTINE / key.digest, *names]
+        for directory in directories:
+            if directory.is_dir():
+                try:
+                    return (directory / 'reason.txt').read_text(encoding='utf-8').strip()
+                except OSError:
+                    return 'it failed its check'
+        return ''
 
     def entries(self) -> list[Entry]:
         """Return all engines that may be used; damaged sidecars are passed over."""
@@ -298,11 +278,14 @@ class EngineCache:
 
     def quarantined_entries(self) -> list[Entry]:
         """Return the engines in quarantine."""
-        return EngineCache(self.directory / 'quarantine').entries()
+        return EngineCache(self.directory / _QUARANTINE).entries()
 
     def purge(self) -> int:
         """
         Delete every engine, quarantined ones too; return how many.
+
+        What a power cut or an older version left of them goes too. Files that the cache did not
+        make stay: the directory may be any that a user named.
 
         Raises
         ------
@@ -312,12 +295,27 @@ class EngineCache:
         """
         entries = [*self.entries(), *self.quarantined_entries()]
         try:
-            # All of it, so that what a power cut or an older version left goes too.
-            for path in self.directory.iterdir() if self.directory.is_dir() else ():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            quarantine = self.directory / _QUARANTINE
+            _delete_own(quarantine)
+            if quarantine.is_dir() and not any(quarantine.iterdir()):
+                quarantine.rmdir()
+            _delete_own(self.directory)
         except OSError as error:
             raise self._unwritable(error) from error
         return len(entries)
+
+
+def _delete_own(directory: Path) -> None:
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if _OWN_NAMES.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _bytes_on_disk(entry: Entry) -> int:
+    try:
+        return (entry.directory / CONTENT_FILE).stat().st_size
+    except OSError:
+        return 0
 
 
 def _read(directory: Path) -> Entry | None:

@@ -51,6 +51,9 @@ def _batch(text: str) -> tuple[int, int]:
     low, high = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
     if not 1 <= low <= high:
         raise argparse.ArgumentTypeError(f'{text!r} is not a range of batches such as 1:4')
+    if low > 1:
+        msg = f'{text!r} leaves out single frames, which is what the node runs; such as 1:4'
+        raise argparse.ArgumentTypeError(msg)
     return low, high
 
 
@@ -79,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--batch', type=_batch, default=(1, 1), metavar='N[:N]',
-        help='smallest and largest batch (default: 1)',
+        help='the batches it takes, from 1 on (default: 1); the node runs single frames',
     )
     parser.add_argument('--out', type=Path, help="engine cache (default: the user's own)")
     parser.add_argument('--list', action='store_true', help='list the engines in the cache')
@@ -105,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _list(console, cache)
         return 0
     if arguments.engine == AUTO:
-        choice = choose_engine()
+        choice = choose_engine(arguments.precision)
         console.print(f'engine auto: {choice.why}', highlight=False, markup=False)
         if choice.name not in COMPILED_ENGINES:
             console.print('it needs no building')
@@ -148,7 +151,7 @@ def _build(
         return
     with open_compiled(
         model, arguments.engine, threads=None, precision=precision, cache=cache, build=False,
-        say=say,
+        say=say, batch=arguments.batch,
     ) as engine:  # fmt: skip
         milliseconds = time_engine(engine, model)
     say(f'checked on {key.device}: {milliseconds:.1f} ms a frame')

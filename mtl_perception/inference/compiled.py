@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 from mtl_perception import __version__
-from mtl_perception.inference.cache import Built, CacheError, EngineCache, EngineKey, Entry
+from mtl_perception.inference.cache import Built, CacheError, EngineCache, Entry
 from mtl_perception.inference.device import Device
 from mtl_perception.inference.engine import Engine, engine_class, InferenceError
+from mtl_perception.inference.engine_key import EngineKey
 from mtl_perception.inference.verification import describe_errors, excess, measure_engine
 from mtl_perception.manifest import GRAPH_FILE, load_manifest, verify_files, WEIGHTS_FILE
 
@@ -22,7 +23,7 @@ class EngineMissingError(InferenceError):
 
 
 class EngineMismatchError(InferenceError):
-    """The engine gives other maps than the reference; it is in quarantine."""
+    """The engine gives other maps than the reference."""
 
 
 def engine_key(
@@ -70,9 +71,12 @@ def open_compiled(
     cache: EngineCache | None,
     build: bool,
     say: Callable[[str], None],
+    batch: tuple[int, int] = (1, 1),
 ) -> Engine:
     """
     Open a compiled engine (see `open_engine`).
+
+    :param batch: smallest and largest batch that it must take
 
     Raises
     ------
@@ -85,13 +89,8 @@ def open_compiled(
 
     """
     cache = cache or EngineCache()
-    key = engine_key(directory, engine, precision)
-    if reason := cache.quarantined(key):
-        msg = (
-            f'{engine} in {precision} is in quarantine: {reason}; '
-            'python3 -m mtl_perception compile --purge allows another try'
-        )
-        raise EngineMismatchError(msg)
+    key = engine_key(directory, engine, precision, batch=batch)
+    _refuse_quarantined(cache, key)
     entry, content = _from_cache(cache, key, say)
     if content is None:
         if not build:
@@ -110,6 +109,15 @@ def open_compiled(
         opened.close()
         raise
     return opened
+
+
+def _refuse_quarantined(cache: EngineCache, key: EngineKey) -> None:
+    if reason := cache.quarantined(key):
+        msg = (
+            f'{key.engine} in {key.precision} is in quarantine: {reason}; '
+            'python3 -m mtl_perception compile --purge allows another try'
+        )
+        raise EngineMismatchError(msg)
 
 
 def _from_cache(
@@ -139,10 +147,13 @@ def build_engine(
 
     Raises
     ------
+    EngineMismatchError
+        If it was built before and failed its check.
     InferenceError
         If it cannot be built.
 
     """
+    _refuse_quarantined(cache, key)
     guard: Any
     try:
         cache.check_writable()
@@ -197,13 +208,15 @@ def _verify(
     words = describe_errors(engine.manifest, errors)
     say(f'{key.engine} in {key.precision} against the fp32 reference: {words}')
     reason = excess(engine.manifest, errors, key.precision)
+    fate = 'it could not be kept, so it is built and checked again at the next start'
     try:
         if reason and entry is not None:
             cache.quarantine(entry, f'on {key.device}: {reason}')
+            fate = 'it is in quarantine'
         elif entry is not None:
             cache.keep_verification(entry, key.device, errors)
     except CacheError as error:
         say(f'{error}; the engine is checked again at every start')
     if reason:
-        msg = f'{key.engine} in {key.precision} is not used: {reason}; it is in quarantine'
+        msg = f'{key.engine} in {key.precision} is not used: {reason}; {fate}'
         raise EngineMismatchError(msg)

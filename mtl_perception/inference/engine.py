@@ -90,9 +90,11 @@ class EngineChoice:
     why: str
 
 
-def choose_engine() -> EngineChoice:
+def choose_engine(precision: str | None = None) -> EngineChoice:
     """
     Return the best engine that can run on this machine now.
+
+    :param precision: one that it must be able to compute in; None: any
 
     With an NVIDIA GPU: tensorrt-rtx, tensorrt, torch-graph, torch; on a processor: openvino
     (x86), then onnxruntime, then torch.
@@ -100,7 +102,7 @@ def choose_engine() -> EngineChoice:
     Raises
     ------
     InferenceError
-        If no engine's library is installed.
+        If no engine of that precision has its library installed.
 
     """
     on_gpu = [
@@ -110,7 +112,9 @@ def choose_engine() -> EngineChoice:
     has_gpu = nvidia_gpu_present()
     passed_over = [] if has_gpu else ['tensorrt-rtx, tensorrt (no NVIDIA GPU)']
     for name, place in (on_gpu if has_gpu else []) + on_processor:
-        reason = engine_class(name).unavailable()
+        kind = engine_class(name)
+        lacks = precision is not None and precision not in kind.precisions
+        reason = f'it does not compute in {precision}' if lacks else kind.unavailable()
         if not reason:
             why = f'{name} is the first choice for {place} that can run here'
             return EngineChoice(name, '; not '.join([why, *passed_over]))
@@ -173,7 +177,7 @@ def open_engine(
         msg = f'threads is {threads}; it must be at least 1, or left out for every core'
         raise InferenceError(msg)
     if engine == AUTO:
-        choice = choose_engine()
+        choice = choose_engine(precision)
         say(f'engine auto: {choice.why}')
         engine = choice.name
     precision = check_precision(engine, precision)

@@ -14,7 +14,7 @@ from mtl_perception.closing import Closing
 from mtl_perception.inference.cache import Built
 from mtl_perception.inference.device import Device, processor
 from mtl_perception.inference.engine import check_inputs, frame_by_frame, InferenceError
-from mtl_perception.manifest import BundleError, GRAPH_FILE, load_manifest
+from mtl_perception.manifest import GRAPH_FILE, load_manifest
 import numpy as np
 import numpy.typing as npt
 
@@ -92,9 +92,7 @@ class OpenVinoEngine(Closing):
         Raises
         ------
         InferenceError
-            If the engine is meant for another device.
-        BundleError
-            If OpenVINO refuses the graph.
+            If the engine is meant for another device, or OpenVINO refuses the graph.
 
         """
         if device != processor():
@@ -112,7 +110,7 @@ class OpenVinoEngine(Closing):
             compiled = core.compile_model(model, 'CPU', _options(precision, None))
         except RuntimeError as error:
             msg = f'{path}: OpenVINO {openvino.get_version()} refuses the graph: {error}'
-            raise BundleError(msg) from error
+            raise InferenceError(msg) from error
         # What runs, not what was asked for: the plugin may keep layers in another precision.
         kinds = Counter(
             operation.get_rt_info()['runtimePrecision'].astype(str)

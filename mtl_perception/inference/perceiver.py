@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 import math
 import time
@@ -26,6 +26,17 @@ Memory = Callable[[str, tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]]
 def new_memory(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return a new array for the output `name`."""
     return np.empty(shape, dtype)
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A frame that went through the network; its maps are still at network size."""
+
+    image: npt.NDArray[np.uint8]  # rectified
+    camera: CameraModel | None  # the image's pinhole
+    maps: Mapping[str, npt.NDArray[Any]]  # as `Engine.run` gave them; empty if none is wanted
+    finisher: MapFinisher
+    timings_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,10 @@ class Perceiver:
 
     A distorted image is rectified once, and all maps belong to the rectified image. Without
     intrinsics (and without `assume_focal_px`) there is no depth map, and normals are as the
-    reference focal length sees them. The engine stays the caller's to close; one thread at a
-    time may call `perceive`.
+    reference focal length sees them. The engine stays the caller's to close.
+
+    `perceive` is `infer` and `finish` in one. Apart, one thread may infer a frame while another
+    finishes the one before; one thread at a time each.
     """
 
     def __init__(self, engine: Engine, config: PerceiverConfig | None = None) -> None:
@@ -81,7 +94,7 @@ class Perceiver:
         :param memory: gives the array that a finished map is written into, by output name,
             shape and type; C-contiguous. By default a new one.
         :returns: maps with `image` and `camera` they belong to, and `timings_ms` with `fit`
-            (rectification included), `engine` and `finish`
+            (rectification included), `engine` unless nothing wanted can come out, and `finish`
 
         Raises
         ------
@@ -89,6 +102,14 @@ class Perceiver:
             If the image is not uint8 (H, W, 3), its size is not the camera model's, or an
             output is wanted that the network does not have.
 
+        """
+        return self.finish(self.infer(frame, wanted), wanted, memory)
+
+    def infer(self, frame: Frame, wanted: Collection[str] | None = None) -> Inferred:
+        """
+        Fit a frame to the network and run the engine, unless nothing wanted can come out.
+
+        Parameters and errors are those of `perceive`.
         """
         started = time.perf_counter()
         names = self._manifest.output_names
@@ -102,11 +123,31 @@ class Perceiver:
         if camera is not None:
             scale = camera.focal_px * finisher.geometry.scale / self._manifest.reference_focal_px
         fitted = time.perf_counter()
-        maps = self._engine.run(self._canvas, np.array([scale], np.float32))
-        ran = time.perf_counter()
+        timings = {'fit': (fitted - started) * 1e3}
+        maps: dict[str, npt.NDArray[Any]] = {}
+        if self._possible(names if wanted is None else wanted, camera):
+            maps = self._engine.run(self._canvas, np.array([scale], np.float32))
+            timings['engine'] = (time.perf_counter() - fitted) * 1e3
+        return Inferred(image, camera, maps, finisher, timings)
+
+    def _possible(self, wanted: Collection[str], camera: CameraModel | None) -> bool:
+        impossible = {
+            task.name for task in self._manifest.tasks if task.kind == 'depth' and camera is None
+        }
+        return bool(set(wanted) - impossible)
+
+    def finish(
+        self,
+        inferred: Inferred,
+        wanted: Collection[str] | None = None,
+        memory: Memory = new_memory,
+    ) -> PerceptionMaps:
+        """Bring what `infer` gave to the camera's size; `wanted` and `memory` as in `perceive`."""
+        started = time.perf_counter()
+        camera, maps, finisher = inferred.camera, inferred.maps, inferred.finisher
         finished: dict[str, npt.NDArray[Any]] = {}
         confidence: dict[str, npt.NDArray[np.float32]] = {}
-        for task in self._manifest.tasks:
+        for task in self._manifest.tasks if maps else ():
             if task.kind == 'depth' and camera is None:
                 continue
             if wanted is None or task.name in wanted:
@@ -116,14 +157,13 @@ class Perceiver:
                 step = self._manifest.label_step
                 out = memory(name, finisher.geometry.camera_size, np.float32)
                 confidence[task.name] = finisher.linear(maps[name][0], step, out)
-        ended = time.perf_counter()
-        timings = {'fit': fitted - started, 'engine': ran - fitted, 'finish': ended - ran}
+        milliseconds = (time.perf_counter() - started) * 1e3
         return PerceptionMaps(
             maps=finished,
             confidence=confidence,
-            image=image,
+            image=inferred.image,
             camera=camera,
-            timings_ms={name: seconds * 1e3 for name, seconds in timings.items()},
+            timings_ms={**inferred.timings_ms, 'finish': milliseconds},
         )
 
     def _rectify(self, frame: Frame) -> tuple[npt.NDArray[np.uint8], CameraModel | None]:

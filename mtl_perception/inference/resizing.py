@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mtl_perception.manifest import CHECK_FILE, load_manifest
+from mtl_perception.manifest import CHECK_FILE, default_label_scale, load_manifest
 
 
 def resized_bundle(model: Path, size: tuple[int, int], directory: Path) -> Path:
@@ -33,7 +33,10 @@ def resized_bundle(model: Path, size: tuple[int, int], directory: Path) -> Path:
     height, width = size
     name = f'{manifest.name}_{height}x{width}'
     # Depth is learned for a focal length in pixels: that of the network's input, at any size.
-    resized = replace(manifest, name=name, network_size=size, scores={}, files={})
+    resized = replace(
+        manifest, name=name, network_size=size, label_scale=default_label_scale(size), scores={},
+        files={},
+    )  # fmt: skip
     target = directory / name
     save_bundle(network, resized, target, cv2.resize(image, (width, height)))
     return target

@@ -9,17 +9,20 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+import tempfile
 from threading import Lock, Thread
 import time
 from typing import Any
 
 from mtl_perception.closing import Closing
-from mtl_perception.inference.cache import EngineCache
+from mtl_perception.errors import MtlPerceptionError
+from mtl_perception.inference.cache import CacheError, EngineCache
 from mtl_perception.inference.compiled import EngineMissingError
 from mtl_perception.inference.engine import (
     AUTO,
     check_precision,
     choose_engine,
+    COMPILED_ENGINES,
     Engine,
     engine_class,
     InferenceError,
@@ -27,7 +30,8 @@ from mtl_perception.inference.engine import (
     PLAIN_ENGINES,
     print_message,
 )
-from mtl_perception.manifest import Manifest
+from mtl_perception.inference.verification import warm_up
+from mtl_perception.manifest import BundleError, Manifest
 import numpy as np
 import numpy.typing as npt
 
@@ -40,8 +44,8 @@ class EngineStatus:
 
     serving: str
     wanted: str
-    state: str  # ready, building, or failed: the fallback serves until the next start
-    elapsed_s: float = 0.0  # of the build, so far or in all
+    state: str  # ready, opening, building, or failed: the fallback serves until the next start
+    elapsed_s: float = 0.0  # of opening and building, so far or in all
     why: str = ''
 
 
@@ -51,13 +55,15 @@ class ServingEngine(Closing):
 
     :param directory: the bundle
     :param engine: an engine's name or `auto`
-    :param build: what to do with a compiled engine that is not in the cache. `background`
-        builds it in a process of its own while a fallback serves, and swaps between two
-        frames; `blocking` builds before the first frame; `never` leaves the fallback serving
+    :param build: when to open an engine, and to build a compiled one that is not in the cache.
+        `background` opens a fallback first, which serves while the engine is opened in a thread
+        and built in a process of its own, and swaps between two frames; `blocking` opens and
+        builds before the first frame; `never` leaves the fallback serving if it is not built
     :param say: told in words what happens, from any thread
+    :param warn: told why the fallback serves, from any thread; None: `say` is
 
-    An engine that is missing its library or device, cannot be built, or is too far from the
-    reference leaves the fallback serving, and `status` tells why.
+    Whatever keeps an engine from being opened, built, checked or run leaves the fallback
+    serving, and `status` tells why.
 
     Raises
     ------
@@ -78,6 +84,7 @@ class ServingEngine(Closing):
         build: str = 'background',
         cache: EngineCache | None = None,
         say: Callable[[str], None] = print_message,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         if build not in BUILD_MODES:
             msg = f'build is {build!r}; use one of {", ".join(BUILD_MODES)}'
@@ -86,6 +93,7 @@ class ServingEngine(Closing):
         self._threads = threads
         self._cache = cache or EngineCache()
         self._say = say
+        self._warn = warn or say
         self._lock = Lock()  # of the state; held for moments
         self._frame_lock = Lock()  # of the engine; held for a whole frame
         self._process: subprocess.Popen[str] | None = None
@@ -93,25 +101,28 @@ class ServingEngine(Closing):
         self._closed = False
         self._why = ''
         if engine == AUTO:
-            choice = choose_engine()
+            choice = choose_engine(precision)
             engine, self._why = choice.name, choice.why
+            say(f'engine auto: {choice.why}')
         self._wanted = engine
         self._state, self._started, self._elapsed_s = 'ready', time.monotonic(), 0.0
         self._precision = check_precision(engine, precision)
+        fallbacks = self._fallbacks()
+        if build == 'background' and fallbacks and engine != fallbacks[0]:
+            # Importing PyTorch or loading an engine for a GPU takes many seconds.
+            self._engine = self._open(fallbacks[0], None)
+            self._state, self._why = 'opening', ' '.join(('it is being opened', self._why)).strip()
+            self._thread = Thread(target=self._open_behind, name='engine', daemon=True)
+            self._thread.start()
+            return
         try:
-            self._engine = self._open(engine, self._precision, build=build == 'blocking')
+            self._engine = self._open_wanted(self._cache, build=build == 'blocking')
             self._elapsed_s = time.monotonic() - self._started
-        except EngineMissingError as error:
-            self._engine = self._open_fallback(str(error))
-            if build == 'background':
-                self._state, self._why = 'building', 'it is not in the cache yet'
-                self._thread = Thread(target=self._build, name='engine build', daemon=True)
-                self._thread.start()
-            else:
-                self._fail(str(error))
-        except InferenceError as error:
-            self._engine = self._open_fallback(str(error))
-            self._fail(str(error))
+        except BundleError:
+            raise
+        except Exception as error:  # what the libraries raise shares no base
+            self._engine = self._open_fallback(error)
+            self._fail(error)
 
     @property
     def name(self) -> str:
@@ -126,8 +137,8 @@ class ServingEngine(Closing):
     def status(self) -> EngineStatus:
         """Return which engine serves and why."""
         with self._lock:
-            building = self._state == 'building'
-            elapsed = time.monotonic() - self._started if building else self._elapsed_s
+            pending = self._state in ('opening', 'building')
+            elapsed = time.monotonic() - self._started if pending else self._elapsed_s
             return EngineStatus(self._engine.name, self._wanted, self._state, elapsed, self._why)
 
     def run(
@@ -151,63 +162,110 @@ class ServingEngine(Closing):
             self._thread = None
         self._engine.close()
 
-    def _open(self, engine: str, precision: str | None, *, build: bool = False) -> Engine:
+    def _open(
+        self,
+        engine: str,
+        precision: str | None,
+        cache: EngineCache | None = None,
+        *,
+        build: bool = False,
+    ) -> Engine:
         return open_engine(
             self._directory,
             engine,
             threads=self._threads,
             precision=precision,
-            cache=self._cache,
+            cache=cache or self._cache,
             build=build,
             say=self._say,
         )
 
-    def _open_fallback(self, reason: str) -> Engine:
-        for name in PLAIN_ENGINES:
-            if not engine_class(name).unavailable():
-                return self._open(name, precision=None)
-        msg = f'{reason}; and no engine can serve instead: pip install onnxruntime'
-        raise InferenceError(msg)
+    def _open_wanted(self, cache: EngineCache, *, build: bool = False) -> Engine:
+        engine = self._open(self._wanted, self._precision, cache, build=build)
+        if self._wanted in COMPILED_ENGINES:
+            try:
+                # A check that was kept from the last start ran nothing.
+                warm_up(engine, self._directory)
+            except BaseException:
+                engine.close()
+                raise
+        return engine
 
-    def _fail(self, reason: str) -> None:
+    def _fallbacks(self) -> list[str]:
+        return [name for name in PLAIN_ENGINES if not engine_class(name).unavailable()]
+
+    def _open_fallback(self, reason: Exception) -> Engine:
+        for name in self._fallbacks():
+            if (name, 'fp32') != (self._wanted, self._precision):
+                return self._open(name, None)
+        msg = f'{_describe(reason)}; and no engine can serve instead: pip install onnxruntime'
+        raise InferenceError(msg) from reason
+
+    def _fail(self, error: Exception) -> None:
         with self._lock:
-            self._state, self._why = 'failed', reason
+            self._state, self._why = 'failed', _describe(error)
             self._elapsed_s = time.monotonic() - self._started
             serving = self._engine.name
-        self._say(f'{serving} serves instead of {self._wanted}: {reason}')
+        self._warn(f'{serving} serves instead of {self._wanted}: {self._why}')
 
-    def _build(self) -> None:
-        """Build in a process of its own, then exchange the engines; runs in a thread."""
-        self._say(f'{self._engine.name} serves while {self._wanted} is built')
+    def _open_behind(self) -> None:
+        """Open the engine, or build it first, then exchange the engines; runs in a thread."""
         try:
-            problem = self._run_compile()
-            if self._closed:
-                return
-            if problem:
-                self._fail(problem)
-                return
-            engine = self._open(self._wanted, self._precision)
+            try:
+                engine, how = self._open_wanted(self._cache), 'opened'
+            except EngineMissingError:
+                engine, how = self._build(), 'built'
             if engine.manifest != self.manifest:
                 engine.close()
-                self._fail(f'the bundle {self._directory} was changed meanwhile; start again')
-                return
+                msg = f'the bundle {self._directory} was changed meanwhile; start again'
+                raise InferenceError(msg)
         # Whatever it is, the fallback goes on serving.
         except Exception as error:
-            self._fail(str(error))
+            if not self._closed:
+                self._fail(error)
             return
+        # The last frame's maps are the caller's own (`Engine.run`): the old engine may go while
+        # they are still being finished.
         with self._frame_lock, self._lock:
             old, self._engine = self._engine, engine
             self._state, self._elapsed_s = 'ready', time.monotonic() - self._started
-            self._why = f'built in the background, {old.name} served until then'
+            self._why = f'{how} in the background, {old.name} served until then'
         old.close()
         self._say(f'{self._wanted} serves now, after {self._elapsed_s:.1f} s')
 
-    def _run_compile(self) -> str:
-        """Return why the build failed, or an empty string."""
+    def _build(self) -> Engine:
+        """
+        Build in a process of its own, then open.
+
+        Raises
+        ------
+        InferenceError
+            If the process fails; its last words are the reason.
+
+        """
+        with self._lock:
+            self._state, self._why = 'building', 'it is not in the cache yet'
+        self._say(f'{self._engine.name} serves while {self._wanted} is built')
+        try:
+            self._cache.check_writable()
+        except CacheError as error:
+            self._warn(f'{error}; the engine is built for this process only')
+            with tempfile.TemporaryDirectory(prefix='mtl_perception_engine_') as scratch:
+                return self._compile_and_open(EngineCache(Path(scratch)))
+        return self._compile_and_open(self._cache)
+
+    def _compile_and_open(self, cache: EngineCache) -> Engine:
+        problem = self._run_compile(cache.directory)
+        if problem or self._closed:
+            raise InferenceError(problem or 'the node ended meanwhile')
+        return self._open_wanted(cache)
+
+    def _run_compile(self, directory: Path) -> str:
+        """Build into the cache `directory`; return why that failed, or an empty string."""
         command = [
             sys.executable, '-m', 'mtl_perception', 'compile',
             '--model', str(self._directory), '--engine', self._wanted,
-            '--precision', str(self._precision), '--out', str(self._cache.directory),
+            '--precision', str(self._precision), '--out', str(directory),
         ]  # fmt: skip
         # Frames go before the build.
         nice = shutil.which('nice')
@@ -232,3 +290,9 @@ class ServingEngine(Closing):
             return ''
         said = ' '.join(lines[-3:]) or 'it said nothing'
         return f'the build ended with code {self._process.returncode}: {said}'
+
+
+def _describe(error: Exception) -> str:
+    """Return our own messages as they are, a library's with the name of its class."""
+    text = str(error).strip()
+    return text if isinstance(error, MtlPerceptionError) else f'{type(error).__name__}: {text}'

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from mtl_perception.closing import Closing
 from mtl_perception.inference.cache import Built
 from mtl_perception.inference.device import Device, nvidia_gpu_present
 from mtl_perception.inference.engine import check_inputs, frame_by_frame, InferenceError
+from mtl_perception.inference.tensorrt_rtx_engine import TensorRtRtxEngine
 from mtl_perception.inference.tensorrt_runtime import gpu, missing_for_gpu, TensorRtRuntime
+from mtl_perception.inference.torch_engine import torch_library
 from mtl_perception.manifest import load_manifest
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +35,26 @@ def _library() -> Any:
     return torch_tensorrt
 
 
-def _runtime_library() -> Any:
-    """Return TensorRT itself: the RTX wheel brings tensorrt_rtx, the other one tensorrt."""
-    from importlib import import_module
+def _builds_with_rtx() -> bool:
+    """Whether the torch_tensorrt installed here is the wheel that stands on TensorRT-RTX."""
+    try:
+        metadata.distribution('torch-tensorrt-rtx')
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
+
+def _runtime_library() -> Any:
+    """Return the TensorRT that torch_tensorrt builds with; both may be installed."""
     _library()
-    for name in ('tensorrt_rtx', 'tensorrt'):
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    msg = 'the engine tensorrt lacks the TensorRT libraries; pip install torch-tensorrt'
-    raise InferenceError(msg)
+    name, wheel = 'tensorrt', 'torch-tensorrt'
+    if _builds_with_rtx():
+        name, wheel = 'tensorrt_rtx', 'torch-tensorrt-rtx'
+    try:
+        return import_module(name)
+    except (ImportError, OSError) as error:
+        msg = f'the engine tensorrt lacks {name} ({error}); pip install {wheel}'
+        raise InferenceError(msg) from error
 
 
 class TensorRtEngine(Closing):
@@ -60,13 +71,16 @@ class TensorRtEngine(Closing):
     @staticmethod
     def unavailable() -> str:
         """Return why this engine cannot run here, or an empty string."""
-        return missing_for_gpu('torch_tensorrt') if nvidia_gpu_present() else 'no NVIDIA GPU'
+        if not nvidia_gpu_present():
+            return 'no NVIDIA GPU'
+        # RTX refuses GPUs that plain TensorRT knows.
+        limits = TensorRtRtxEngine.unavailable() if _builds_with_rtx() else ''
+        return missing_for_gpu('torch_tensorrt') or limits
 
     @staticmethod
     def libraries() -> dict[str, str]:
         """Return the versions that the serialised engine depends on."""
-        import torch
-
+        torch = torch_library()
         library, runtime = _library(), _runtime_library()
         return {
             'torch': torch.__version__,
@@ -96,8 +110,7 @@ class TensorRtEngine(Closing):
             If torch_tensorrt cannot build it.
 
         """
-        import torch
-
+        torch = torch_library()
         library = _library()
         from mtl_perception.bundle import load_network
         from mtl_perception.graph import PerceptionGraph
@@ -113,13 +126,17 @@ class TensorRtEngine(Closing):
         try:
             program = export_with_integers(graph, inputs)
             content = library.dynamo.convert_exported_program_to_serialized_trt_engine(
-                program, arg_inputs=inputs, require_full_compilation=True
+                program,
+                arg_inputs=inputs,
+                require_full_compilation=True,
+                # TF32 would be 1e-3 off in depth: the reference computes in full fp32.
+                disable_tf32=True,
             )
         except Exception as error:  # torch_tensorrt's errors share no base
             msg = f'torch_tensorrt {library.__version__} builds no engine: {error}'
             raise InferenceError(msg) from error
         progress('build', 1.0)
-        return Built(bytes(content))
+        return Built(bytes(content), _layers(bytes(content)))
 
     def __init__(
         self, directory: Path, content: bytes, precision: str, threads: int | None = None
@@ -149,6 +166,14 @@ class TensorRtEngine(Closing):
     def close(self) -> None:
         """Free the GPU's memory."""
         self._runtime.close()
+
+
+def _layers(content: bytes) -> dict[str, Any]:
+    """Return how many layers an engine has after fusion; nothing where it cannot be loaded."""
+    library = _runtime_library()
+    runtime = library.Runtime(library.Logger(library.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(content)
+    return {} if engine is None else {'layers': int(engine.num_layers)}
 
 
 def export_with_integers(graph: Any, inputs: tuple[Any, ...]) -> Any:

@@ -79,6 +79,8 @@ def build_tensorrt_rtx(
         msg = f'TensorRT-RTX {library.__version__} cannot read the graph: {"; ".join(reasons)}'
         raise InferenceError(msg)
     config = builder.create_builder_config()
+    # What stays in fp32 stays there in full: TF32, on by default, is 1e-3 off in depth.
+    config.clear_flag(library.BuilderFlag.TF32)
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
         config.set_compute_capability(

@@ -98,6 +98,8 @@ class TensorRtRuntime:
     """
     One engine, one context, one stream, and the memory of one frame's inputs and outputs.
 
+    From the second frame on a whole frame is replayed as one CUDA graph, where that is possible.
+
     :param library: the module tensorrt or tensorrt_rtx
     :param content: the serialised engine
     :param shapes: by input name the shape of every frame's tensor
@@ -117,6 +119,11 @@ class TensorRtRuntime:
         self._device: list[Any] = []
         self._pinned: list[Any] = []
         self._context: Any = None
+        self._stream: Any = None
+        self._graph: Any = None
+        # TensorRT-RTX captures and replays the frame as one CUDA graph by itself.
+        self._replays_itself = hasattr(library, 'CudaGraphStrategy')
+        self._to_capture = not self._replays_itself
         logger = library.Logger(library.Logger.ERROR)
         self._runtime = library.Runtime(logger)
         self._engine = self._runtime.deserialize_cuda_engine(content)
@@ -138,9 +145,8 @@ class TensorRtRuntime:
             raise
 
     def _make_context(self) -> Any:
-        if not hasattr(self._library, 'CudaGraphStrategy'):
+        if not self._replays_itself:
             return self._engine.create_execution_context()
-        # TensorRT-RTX captures and replays the frame as one CUDA graph by itself.
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = self._library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return self._engine.create_execution_context(config)
@@ -193,6 +199,19 @@ class TensorRtRuntime:
             raise InferenceError(msg)
         for name, values in inputs.items():
             self._inputs[name][...] = values
+        if self._graph is not None:
+            call(self._cuda.cudaGraphLaunch, self._graph, self._stream)
+        else:
+            self._enqueue()
+        call(self._cuda.cudaStreamSynchronize, self._stream)
+        maps = {name: values.copy() for name, values in self._outputs.items()}
+        if self._to_capture:
+            # Not before: in its first frame a context allocates, which no capture may meet.
+            self._to_capture = False
+            self._graph = self._capture()
+        return maps
+
+    def _enqueue(self) -> None:
         kinds = self._cuda.cudaMemcpyKind
         copy, stream = self._cuda.cudaMemcpyAsync, self._stream
         device, pinned, length = self._input_block
@@ -202,12 +221,36 @@ class TensorRtRuntime:
             raise InferenceError(msg)
         device, pinned, length = self._output_block
         call(copy, pinned, device, length, kinds.cudaMemcpyDeviceToHost, stream)
-        call(self._cuda.cudaStreamSynchronize, stream)
-        return {name: values.copy() for name, values in self._outputs.items()}
+
+    def _capture(self) -> Any:
+        """Return a frame, both copies included, as a CUDA graph; None if it cannot be one."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        call(self._cuda.cudaStreamBeginCapture, self._stream, mode)
+        try:
+            self._enqueue()
+            captured = True
+        except InferenceError:
+            captured = False  # an engine may do what no capture allows; it runs without
+        # Also then: a stream that captures can do nothing else.
+        status, graph = self._cuda.cudaStreamEndCapture(self._stream)
+        if int(status) != 0:
+            return None
+        try:
+            return call(self._cuda.cudaGraphInstantiate, graph, 0) if captured else None
+        finally:
+            self._cuda.cudaGraphDestroy(graph)
 
     def close(self) -> None:
-        """Free the context and the memory; closing twice is fine."""
-        self._context = None
+        """Free engine, context, stream and memory; closing twice is fine."""
+        # In this order: what was made from the other goes first.
+        if self._graph is not None:
+            self._cuda.cudaGraphExecDestroy(self._graph)
+            self._graph = None
+        self._context, self._engine, self._runtime = None, None, None
+        if self._stream is not None:
+            self._cuda.cudaStreamDestroy(self._stream)
+            self._stream = None
+        self._inputs, self._outputs = {}, {}
         for pointer in self._device:
             self._cuda.cudaFree(pointer)
         for pointer in self._pinned:

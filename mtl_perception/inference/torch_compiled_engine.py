@@ -17,9 +17,11 @@ from mtl_perception.inference.device import Device, nvidia_driver, processor
 from mtl_perception.inference.engine import check_inputs, frame_by_frame, InferenceError
 from mtl_perception.inference.torch_engine import (
     load_graph_module,
+    set_threads,
     torch_device,
     torch_library,
     TorchEngine,
+    without_tf32,
 )
 from mtl_perception.manifest import CHECK_FILE, load_manifest
 import numpy as np
@@ -129,8 +131,7 @@ class TorchCompiledEngine(Closing):
         self, directory: Path, content: bytes, precision: str, threads: int | None = None
     ) -> None:
         torch = torch_library()
-        if threads is not None:
-            torch.set_num_threads(threads)
+        set_threads(threads)
         self.manifest = load_manifest(directory)
         place = torch_device()
         with tempfile.TemporaryDirectory(prefix='mtl_perception_') as scratch:
@@ -163,7 +164,7 @@ class TorchCompiledEngine(Closing):
         check_inputs(self.manifest, image, depth_scale)
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), without_tf32():
             return frame_by_frame(self._frames.run, image, depth_scale)
 
     def close(self) -> None:

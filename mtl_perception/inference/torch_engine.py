@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def torch_library() -> Any:
     return torch
 
 
+def set_threads(threads: int | None) -> None:
+    """Let torch take that many threads for one frame; None: every core of this process."""
+    # torch's own choice is every core of the machine, also those given to others.
+    torch_library().set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
 def torch_device() -> Any:
     """Return the CUDA device if torch finds one, else the processor."""
     torch = torch_library()
@@ -58,6 +65,15 @@ def in_precision(precision: str, device: Any) -> AbstractContextManager[Any]:
     return context
 
 
+def without_tf32() -> AbstractContextManager[Any]:
+    """Return what makes convolutions on CUDA compute fp32 in full, as the reference does."""
+    # TF32 would be 1e-3 off in depth.
+    flags: AbstractContextManager[Any] = torch_library().backends.cudnn.flags(
+        enabled=True, benchmark=True, allow_tf32=False
+    )
+    return flags
+
+
 def load_graph_module(directory: Path) -> tuple[Any, Any]:
     """Return the bundle's `PerceptionGraph` in evaluation mode and its manifest."""
     from mtl_perception.bundle import load_network
@@ -73,7 +89,7 @@ class TorchEngine(Closing):
 
     :param directory: the bundle
     :param threads: threads for one frame on the CPU (for the whole process: torch has one
-        pool); None leaves torch's own choice
+        pool); None takes every core this process may use
     :param precision: fp32, or the half precision of `in_precision`
 
     CUDA is taken where torch finds a device. Raises `InferenceError` if torch is missing or the
@@ -92,9 +108,7 @@ class TorchEngine(Closing):
     def __init__(
         self, directory: Path, threads: int | None = None, precision: str = 'fp32'
     ) -> None:
-        torch = torch_library()
-        if threads is not None:
-            torch.set_num_threads(threads)
+        set_threads(threads)
         self._device = torch_device()
         self._precision = precision
         graph, self.manifest = load_graph_module(directory)
@@ -116,9 +130,8 @@ class TorchEngine(Closing):
             msg = 'the engine is closed; open it again'
             raise InferenceError(msg)
         check_inputs(self.manifest, image, depth_scale)
-        # TF32 would be 1e-3 off in depth: the reference computes in full fp32.
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
-        with torch.inference_mode(), exact, in_precision(self._precision, self._device):
+        half = in_precision(self._precision, self._device)
+        with torch.inference_mode(), without_tf32(), half:
             return self._run(image, depth_scale)
 
     def _run_here(

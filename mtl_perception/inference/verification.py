@@ -42,6 +42,22 @@ def measure_engine(engine: Engine, directory: Path) -> dict[str, float]:
     return errors
 
 
+def warm_up(engine: Engine, directory: Path) -> None:
+    """
+    Run the check frame once: libraries choose kernels and allocate in the first run.
+
+    Raises
+    ------
+    BundleError
+        If the bundle's check frame is damaged.
+    InferenceError
+        If the engine cannot run it.
+
+    """
+    image, scale, _ = _check_frame(engine.manifest, directory)
+    engine.run(image, scale)
+
+
 def time_engine(engine: Engine, directory: Path) -> float:
     """
     Return the median milliseconds of one frame of the bundle's check image.

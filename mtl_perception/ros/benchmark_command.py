@@ -25,7 +25,9 @@ from mtl_perception.evaluation.benchmark import (
     Variant,
     variant_report,
 )
+from mtl_perception.evaluation.engine_report import write_section
 from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.stage_report import stages_markdown
 from mtl_perception.files import atomic_write
 from mtl_perception.inference.engine import ENGINE_NAMES, open_engine
 from mtl_perception.inference.perceiver import Memory, new_memory
@@ -42,7 +44,9 @@ _EXAMPLE = """example:
   python3 -m mtl_perception benchmark --threads 1,2 --size 640x480 --json benchmark.json
 `benchmark engines` compares engines, precisions, sizes and batches; `benchmark systems` every
 system on every CPU engine; `benchmark soak` tells whether memory grows; `benchmark loader` whether
-training waits for its data; `benchmark replay` times a replay and its halves. Each has its own --help.
+training waits for its data; `benchmark replay` times a replay and its halves. Each has its own
+--help. `make benchmarks` puts the tables of the first three and of this one into
+docs/benchmarks.md.
 """
 _KINDS = {
     'engines': 'mtl_perception.evaluation.engine_benchmark_command',
@@ -78,21 +82,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--frames', type=positive, default=100, help='per variant (default: 100)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers here')
+    parser.add_argument(
+        '--markdown', type=Path, metavar='FILE', help='put the table into this file'
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # As the live node does, and before anything is allocated.
+    keep_freed_memory()
     if words and words[0] in _KINDS:
         return int(import_module(_KINDS[words[0]]).main(words[1:]))
     parser = _parser()
     arguments = parser.parse_args(words)
     threads: list[int | None] = arguments.threads or [None]
-    if 'torch' in arguments.engine and len(threads) > 1:
+    if len(threads) > 1 and any(name.startswith('torch') for name in arguments.engine):
         parser.error('torch has one pool of threads per process: give one number to --threads')
-    # As the live node does.
-    keep_freed_memory()
     model = arguments.model or default_bundle()
     width, height = arguments.size
     console = Console()
@@ -117,12 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         'variants': [variant_report(variant) for variant in variants],
     }
     _print(console, document)
-    if arguments.json is not None:
-        try:
+    try:
+        if arguments.json is not None:
             atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
-        except OSError as error:
-            msg = f'--json {arguments.json} cannot be written: {error}'
-            raise EvaluationError(msg) from error
+        if arguments.markdown is not None:
+            write_section(arguments.markdown, stages_markdown(document), 'stages')
+    except OSError as error:
+        msg = f'the results cannot be written: {error}'
+        raise EvaluationError(msg) from error
     return 0
 
 

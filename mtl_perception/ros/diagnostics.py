@@ -106,8 +106,9 @@ def diagnose(now: Snapshot, before: Snapshot, elapsed_s: float) -> tuple[bytes, 
     if status is not None and status.state == 'failed':
         reason = f'{status.serving} serves instead of {status.wanted}: {status.why}'
         return DiagnosticStatus.WARN, f'{text}; {reason}'
-    if status is not None and status.state == 'building':
-        text += f' on {status.serving} while {status.wanted} is built, {status.elapsed_s:.0f} s'
+    if status is not None and status.state in ('opening', 'building'):
+        verb = 'opened' if status.state == 'opening' else 'built'
+        text += f' on {status.serving} while {status.wanted} is {verb}, {status.elapsed_s:.0f} s'
     return DiagnosticStatus.OK, text
 
 
@@ -116,7 +117,7 @@ def key_values(now: Snapshot, before: Snapshot, elapsed_s: float) -> dict[str, s
     Return what stands beside the message.
 
     `received` counts the frames whose fate is known, so that it is always exactly
-    `processed + dropped + refused`; up to two more are `in_flight`.
+    `processed + dropped + refused`; up to four more are `in_flight`.
     """
     counts = now.counts
     processed = counts.processed - before.counts.processed

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import os
 from pathlib import Path
 
 from mtl_perception.ros.arguments import split_ros_arguments
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     own, ros_arguments = split_ros_arguments(argv)
     options = parser.parse_args(own)
+    # torch's threads would spin between two frames and take the cores from others; OpenMP reads
+    # it when torch is imported.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     # Fast DDS reads its profile when the first participant is made.
     use_large_message_profile()
     keep_freed_memory()

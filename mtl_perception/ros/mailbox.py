@@ -18,7 +18,7 @@ class MailboxCounts:
     processed: int = 0
     dropped: int = 0  # replaced by a newer one, or left over when the mailbox was closed
     refused: int = 0
-    in_flight: int = 0  # waiting in the slot or in the taker's hands: 0, 1 or 2
+    in_flight: int = 0  # waiting in the slot, or taken and not finished
 
 
 class Mailbox(Generic[Item]):
@@ -26,14 +26,15 @@ class Mailbox(Generic[Item]):
     A queue of length one for one producer and one taker.
 
     `put` never waits: an item still in the slot is dropped for the new one, so that the taker
-    always gets the latest. After `take` the taker says with `finish` how the item ended, and
-    every item put is accounted for exactly once.
+    always gets the latest. For each `take` somebody says with `finish` how the item ended, and
+    every item put is accounted for exactly once; several may be in hand, and any thread may
+    finish one.
     """
 
     def __init__(self) -> None:
         self._condition = Condition()
         self._slot: list[Item] = []
-        self._in_hand = False
+        self._in_hand = 0
         self._closed = False
         self._received = self._processed = self._dropped = self._refused = 0
 
@@ -49,27 +50,17 @@ class Mailbox(Generic[Item]):
             self._condition.notify()
 
     def take(self, timeout_s: float | None = None) -> Item | None:
-        """
-        Wait for an item and take it; None when the time is over or the mailbox is closed.
-
-        Raises
-        ------
-        RuntimeError
-            If the item taken before was not finished.
-
-        """
+        """Wait for an item and take it; None when the time is over or the mailbox is closed."""
         with self._condition:
-            if self._in_hand:
-                raise RuntimeError('finish() the last item before the next take()')
             self._condition.wait_for(lambda: bool(self._slot) or self._closed, timeout_s)
             if not self._slot:
                 return None
-            self._in_hand = True
+            self._in_hand += 1
             return self._slot.pop()
 
     def finish(self, *, refused: bool = False) -> None:
         """
-        Account for the item taken last.
+        Account for an item that was taken.
 
         Raises
         ------
@@ -80,7 +71,7 @@ class Mailbox(Generic[Item]):
         with self._condition:
             if not self._in_hand:
                 raise RuntimeError('finish() without an item in hand; take() one first')
-            self._in_hand = False
+            self._in_hand -= 1
             if refused:
                 self._refused += 1
             else:

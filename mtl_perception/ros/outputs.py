@@ -37,6 +37,11 @@ class Wanted:
     cloud: bool = False
     needs: frozenset[str] = field(default_factory=frozenset)  # output names of the network
 
+    @property
+    def image_needs(self) -> frozenset[str]:
+        """What the images alone need of the network: there is no cloud without a camera."""
+        return frozenset(output.needs for output in self.images)
+
     def __bool__(self) -> bool:
         return bool(self.images or self.camera_infos or self.cloud)
 

@@ -17,7 +17,7 @@ from mtl_perception.manifest import default_bundle
 from mtl_perception.ros import qos
 from mtl_perception.ros.camera_infos import CameraInfos
 from mtl_perception.ros.diagnostics import DiagnosticsPublisher, FrameTimings, Snapshot
-from mtl_perception.ros.frame_pipeline import Arrival, FramePipeline
+from mtl_perception.ros.frame_pipeline import Arrival, Begun, FramePipeline
 from mtl_perception.ros.label_info import LabelInfoPublisher
 from mtl_perception.ros.mailbox import Mailbox
 from mtl_perception.ros.outputs import Outputs
@@ -57,7 +57,7 @@ class PerceptionNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._label_infos: list[LabelInfoPublisher] = []
         self._pipeline: FramePipeline | None = None
-        self._worker: Worker[Arrival] | None = None
+        self._worker: Worker[Arrival, Begun] | None = None
         self._inputs: list[Any] = []
         self._mailbox: Mailbox[Arrival] = Mailbox()
         self._timings = FrameTimings()
@@ -96,7 +96,7 @@ class PerceptionNode(LifecycleNode):
         return self._transition('activate', 'active', self._resume, undo=self._pause)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop taking frames; the one in hand is finished."""
+        """Stop taking frames; those in hand are finished."""
         return self._transition('deactivate', 'inactive', self._pause)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -146,6 +146,7 @@ class PerceptionNode(LifecycleNode):
             precision=None if precision == 'default' else precision,
             build=self.get_parameter('engine_build').value,
             say=self._say_of_engine,
+            warn=self._warn_of_engine,
         )
         tasks = self._engine.manifest.tasks
         self._outputs = Outputs(self, tasks, self._report_mismatch)
@@ -162,7 +163,9 @@ class PerceptionNode(LifecycleNode):
             self._report_camera if needs_camera else None,
             image_is_rectified=self.get_parameter('image_is_rectified').value,
         )
-        self._worker = Worker(self._mailbox, self._pipeline.process, self._refuse)
+        self._worker = Worker(
+            self._mailbox, self._pipeline.begin, self._pipeline.end, self._refuse
+        )
         names = ', '.join(task.name for task in tasks)
         self.get_logger().info(f'{self._engine.name} runs {bundle}: {names}')
 
@@ -232,6 +235,10 @@ class PerceptionNode(LifecycleNode):
         # A build may end while the node does.
         if self.context.ok():
             self.get_logger().info(text)
+
+    def _warn_of_engine(self, text: str) -> None:
+        if self.context.ok():
+            self.get_logger().warning(text)
 
     def _report_mismatch(self, text: str) -> None:
         self._mismatch = text

@@ -15,7 +15,7 @@ import warnings
 
 import lightning as L
 import mtl_perception
-from mtl_perception.manifest import load_manifest, Manifest
+from mtl_perception.manifest import default_label_scale, load_manifest, Manifest
 from mtl_perception.networks.build import build_network
 from mtl_perception.networks.network import Network
 from mtl_perception.training.adaptation.frames import domain_loader
@@ -83,7 +83,7 @@ def make_network(recipe: Recipe) -> tuple[Network, Manifest]:
         tasks=tasks,
         auxiliary=network.auxiliary_tasks,
         network_size=part.size,
-        label_scale=part.label_scale or (1.0 if min(part.size) < 480 else 0.5),
+        label_scale=part.label_scale or default_label_scale(part.size),
         reference_focal_px=part.reference_focal_px,
         depth_range_m=part.depth_range_m,
         mean=part.mean,

@@ -136,9 +136,10 @@ def test_the_machine_is_named() -> None:
 def test_the_command_writes_what_it_prints(
     small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / 'benchmark.json'
+    file, page = tmp_path / 'benchmark.json', tmp_path / 'benchmarks.md'
     command = ['--model', str(small_bundle), '--threads', '1,2', '--size', '160x120']
-    assert main([*command, '--frames', '4', '--json', str(file)]) == 0
+    command += ['--frames', '4', '--json', str(file), '--markdown', str(page)]
+    assert main(command) == 0
     document = json.loads(file.read_text())
     assert document['camera_size'] == [160, 120]
     assert [entry['name'] for entry in document['variants']] == [
@@ -155,6 +156,13 @@ def test_the_command_writes_what_it_prints(
         parts = [stages[stage] for stage in OUTSIDE_ENGINE if stage in stages]
         assert entry['outside_engine_ms']['median'] <= sum(part['max'] for part in parts)
     assert document['machine']['processor'] in printed
+    lines = page.read_text().splitlines()
+    assert {'<!-- stages: begin -->', '<!-- stages: end -->'} <= set(lines)
+    cells = {line.split(' | ')[0].strip('| '): line.split(' | ')[1:] for line in lines
+             if line.startswith('| ')}  # fmt: skip
+    engine = document['variants'][0]['latency_ms']['engine']
+    assert cells['engine'][0] == f"{engine['median']:.1f} ({engine['p95']:.1f})"
+    assert len(cells['stage']) == len(cells['all but the engine']) == 2
 
 
 @pytest.mark.ros
@@ -193,6 +201,7 @@ def test_without_ros_it_says_what_is_left_out(
         ['--size', '0x480'],
         ['--frames', '0'],
         ['--engine', 'torch', '--threads', '1,2'],
+        ['--engine', 'onnxruntime,torch-compiled', '--threads', '1,2'],
     ],
 )
 def test_wrong_usage_ends_with_2(wrong: list[str]) -> None:

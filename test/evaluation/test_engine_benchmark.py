@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
-from mtl_perception.evaluation import engine_benchmark
+from mtl_perception.evaluation import engine_benchmark, engine_benchmark_command
 from mtl_perception.evaluation.engine_benchmark import (
     compare_engines,
     EngineRow,
@@ -16,9 +16,11 @@ from mtl_perception.evaluation.engine_benchmark import (
 )
 from mtl_perception.evaluation.engine_report import markdown, plot, write_section
 from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.inference import InferenceError
+from mtl_perception.inference.device import Device
 from mtl_perception.manifest import load_manifest
 from mtl_perception.ros.benchmark_command import main
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import KINDS, LABELLED_KINDS, LabelSet, Task
 import numpy as np
 import pytest
 
@@ -122,6 +124,56 @@ def test_the_tables_say_what_was_measured_and_where(diary: list[str], tmp_path: 
     lengths = sorted(set(blue[blue > 20].tolist()))
     # Two bars, 240 ms and 60 ms.
     assert lengths[-1] / lengths[0] == pytest.approx(4.0, rel=0.05)
+
+
+def test_every_kind_of_task_has_its_column(diary: list[str]) -> None:
+    about = {
+        'model': 'all', 'network': 'x', 'runs': 5, 'gpu': '',
+        'machine': {
+            'processor': 'P', 'cores_available': 2, 'cores': 4, 'load_average_1min': 0.5,
+            'versions': {},
+        },
+    }  # fmt: skip
+    rows = compare_engines([variant('torch')], 3)
+    labels = LabelSet('two', ('one', 'other'), ((0, 0, 0), (9, 9, 9)))
+    tasks = [
+        Task(
+            kind, kind, labels if kind in LABELLED_KINDS else None,
+            'contours' if kind == 'edges' else None,
+        )
+        for kind in KINDS
+    ]  # fmt: skip
+    rows[0].errors = dict.fromkeys(KINDS, 0.25)
+    (line,) = (one for one in markdown(rows, tasks, about).splitlines() if 'torch fp32 |' in one)
+    cells = dict(zip(KINDS, (cell.strip() for cell in line.strip('|').split('|')[5:])))
+    assert cells == {
+        'semantic': '25.00%', 'parts': '25.00%', 'depth': '25.00%', 'normals': '0.25°',
+        'edges': '0.250', 'saliency': '0.250',
+    }  # fmt: skip
+
+
+def test_a_gpu_that_cannot_be_asked_is_known_before_the_measurement(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order: list[str] = []
+
+    def gpu(engine: str) -> Device:
+        order.append('gpu')
+        raise InferenceError('CUDA finds no device')
+
+    def compare(variants: list[EngineVariant], *_: object, **__: object) -> list[EngineRow]:
+        order.append('compare')
+        row = EngineRow(variants[0], runs_ms=[1.0], ratio=1.0, startup_s=1.0)
+        row.errors = dict.fromkeys(('semantic', 'depth', 'normals', 'edges'), 0.0)
+        row.peak_memory_mib = row.startup_processor_s = 1.0
+        return [row]
+
+    monkeypatch.setattr('mtl_perception.evaluation.benchmark.nvidia_gpu_present', lambda: True)
+    monkeypatch.setattr('mtl_perception.inference.tensorrt_runtime.gpu', gpu)
+    monkeypatch.setattr(engine_benchmark_command, 'compare_engines', compare)
+    assert main(['engines', '--model', str(small_bundle), '--engine', 'onnxruntime']) == 0
+    assert order == ['gpu', 'compare']
+    assert 'CUDA finds no device' in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ import mmap
 from pathlib import Path
 from typing import Any
 
+from mtl_perception.evaluation import soak_command
 from mtl_perception.evaluation.memory import peak_mib, reset_peak, resident_mib
 from mtl_perception.evaluation.soak_command import growth_mib, soak
 from mtl_perception.inference import open_engine
+from mtl_perception.ros import benchmark_command
 from mtl_perception.ros.benchmark_command import main
 import pytest
 
@@ -59,16 +61,27 @@ def test_resident_memory_is_what_was_touched() -> None:
     assert peak_mib() < before + 30
 
 
+def test_memory_is_kept_as_the_node_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(benchmark_command, 'keep_freed_memory', lambda: order.append('kept'))
+    monkeypatch.setattr(soak_command, 'main', lambda words: order.append('soak') or 0)
+    assert main(['soak']) == 0
+    assert order == ['kept', 'soak']
+
+
 def test_the_command_writes_what_it_measured(
     small_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / 'soak.json'
+    file, page = tmp_path / 'soak.json', tmp_path / 'benchmarks.md'
     assert main([
         'soak', '--model', str(small_bundle), '--frames', '8', '--threads', '1',
-        '--size', '128x96', '--json', str(file),
+        '--size', '128x96', '--json', str(file), '--markdown', str(page),
     ]) == 0  # fmt: skip
     document = json.loads(file.read_text())
     assert list(document['resident_mib']) == ['4', '5', '6', '7', '8']
     values = list(document['resident_mib'].values())
     assert document['growth_mib'] == pytest.approx(values[-1] - values[0])
     assert '8 frames in' in capsys.readouterr().out
+    text = page.read_text()
+    assert '<!-- soak: begin -->\n`small` on onnxruntime: 8 frames in' in text
+    assert f'{values[0]:.1f} MiB resident after frame 4, {values[-1]:.1f} MiB' in text

@@ -10,13 +10,16 @@ import sys
 import time
 from typing import Any
 
+from mtl_perception.evaluation import system_benchmark_command
 from mtl_perception.evaluation.engine_report import write_section
+from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.system_report import (
     builds_markdown,
     engines_markdown,
     plot_systems,
 )
 from mtl_perception.evaluation.system_worker import in_turn
+from mtl_perception.ros.benchmark_command import main
 import numpy as np
 import pytest
 
@@ -39,7 +42,7 @@ def comparison(threads: int, *ratios: float) -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """Return what two systems measured, and one that failed."""
     return {
-        'backbone': 'resnet18', 'size': [240, 320], 'rounds': 7,
+        'backbone': 'resnet18', 'size': [240, 320], 'rounds': 7, 'gpu': '',
         'machine': {
             'processor': 'Processor P', 'cores': 4, 'cores_available': 2,
             'load_average_1min': 9.0, 'versions': {'tensorrt_rtx': '1.6', 'torch': None},
@@ -67,12 +70,42 @@ def test_the_tables_say_what_was_measured_and_what_failed(document: dict[str, An
     assert '| `mti_net` | 1 | 90 / 80 | 1.50 / 1.51 | 1.80 / 1.81 | 3.60 / 3.61 |' in text
     assert '| `mti_net` | 2 | 90 / 80 | 1.20 / 1.21 | 1.50 / 1.51 | 3.00 / 3.01 |' in text
     assert '* `demt` failed: no such thing' in text
+    assert 'Not run on a GPU.' in text
+    assert 'GPU: H200, sm90.' in engines_markdown({**document, 'gpu': 'H200, sm90'})
     text = builds_markdown(document)
     assert 'TensorRT-RTX 1.6. Not run on a GPU.' in text
     assert '| `mti_net` | 7.8 | 12.3 | 4.5 | 321 | 300 half, 21 float |' in text
     for one in (engines_markdown(document), text):
         counts = {line.count('|') for line in one.splitlines() if line.startswith('|')}
         assert len(counts) == 1
+
+
+@pytest.mark.parametrize('failing', ['build', 'everything'])
+def test_timings_survive_a_build_that_fails_everywhere(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    timed = {'comparison': document['systems'][0]['comparison']} if failing == 'build' else {}
+    monkeypatch.setattr(
+        system_benchmark_command,
+        '_measure',
+        lambda system, *_: {'system': system, **timed, 'error': 'tensorrt_rtx is missing'},
+    )
+    file = tmp_path / 'systems.json'
+    command = ['systems', '--system', 'mti_net', 'demt', '--json', str(file)]
+    if failing == 'everything':
+        with pytest.raises(EvaluationError, match='mti_net: tensorrt_rtx is missing'):
+            main(command)
+        return
+    assert main(command) == 0
+    entries = json.loads(file.read_text())['systems']
+    assert [entry['comparison'][0]['threads'] for entry in entries] == [1, 1]
+    assert 'tensorrt_rtx is missing' in entries[0]['error']
+
+
+def test_where_no_system_was_timed_the_table_says_so(document: dict[str, Any]) -> None:
+    document['systems'] = [{'system': 'demt', 'error': 'no torch'}]
+    assert engines_markdown(document).splitlines()[0] == 'No system could be timed.'
+    assert '`demt` failed: no torch' in engines_markdown(document)
 
 
 def test_sections_of_one_file_do_not_touch_each_other(tmp_path: Path) -> None:
@@ -123,6 +156,34 @@ def test_waiting_counts_as_elapsed_and_working_as_processor_time() -> None:
     assert min(elapsed['waits']) >= 50
     assert np.median(used['waits']) < 20
     assert min(used['works']) >= 50
+
+
+@pytest.mark.parametrize(('has_gpu', 'precisions'), [
+    (False, {'torch': 1, 'onnxruntime': 1, 'openvino': 2}),
+    (True, {'torch': 2, 'torch-graph': 1, 'torch-compiled': 1}),
+])  # fmt: skip
+def test_where_there_is_a_gpu_its_engines_are_compared(
+    monkeypatch: pytest.MonkeyPatch, small_bundle: Path, has_gpu: bool, precisions: dict[str, int]
+) -> None:
+    torch = pytest.importorskip('torch')
+    from mtl_perception.evaluation import system_worker
+
+    opened: list[str] = []
+
+    class Quick:
+        def run(self, image: object, scale: object) -> dict[str, object]:
+            return {}
+
+    def quick(directory: Path, engine: str, precision: str, threads: list[int]) -> list[Quick]:
+        opened.append(engine)
+        return [Quick() for _ in threads]
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
+    monkeypatch.setattr(system_worker, '_open', quick)
+    monkeypatch.setattr(system_worker, 'measure_engine', lambda *_: {})
+    (row,) = system_worker._compare(small_bundle, [1], 2)['comparison']
+    assert {name: opened.count(name) for name in opened} == precisions
+    assert set(row['times_faster']) >= {'torch fp32'}
 
 
 @pytest.mark.slow

@@ -22,11 +22,15 @@ from mtl_perception.inference.cache import (
     CacheError,
     default_directory,
     EngineCache,
-    EngineKey,
 )
-from mtl_perception.inference.compiled import EngineMismatchError, EngineMissingError
+from mtl_perception.inference.compiled import (
+    build_engine,
+    EngineMismatchError,
+    EngineMissingError,
+)
 from mtl_perception.inference.device import Device
 from mtl_perception.inference.engine import InferenceError, open_engine
+from mtl_perception.inference.engine_key import EngineKey
 from mtl_perception.manifest import load_manifest, save_manifest
 import numpy as np
 import pytest
@@ -254,6 +258,54 @@ def test_purge_deletes_everything_and_counts_engines(cache: EngineCache) -> None
     assert list(cache.directory.iterdir()) == []
 
 
+def test_purge_leaves_what_the_cache_did_not_make(cache: EngineCache) -> None:
+    for number, name in enumerate(('thesis.txt', '.bashrc', 'quarantine.txt', f'{"0" * 63}')):
+        cache.directory.mkdir(exist_ok=True)
+        (cache.directory / name).write_text(str(number))
+    (cache.directory / 'photos').mkdir()
+    (cache.directory / 'photos' / 'cat.jpg').write_bytes(b'cat')
+    bad = cache.store(KEY, Built(b'bad'), {})
+    cache.quarantine(bad, 'too far off')
+    (cache.directory / 'quarantine' / 'notes.txt').write_text('mine')
+    before = sorted(path for path in cache.directory.rglob('*') if path.is_file())
+    cache.store(KEY, Built(b'engine'), {})
+    with cache.lock(KEY):
+        pass
+    # What an interrupted build and a probe on a full disk leave.
+    (cache.directory / f'.{KEY.digest}.x1y2').mkdir()
+    (cache.directory / '.probe-4711').touch()
+    assert cache.purge() == 2
+    after = sorted(path for path in cache.directory.rglob('*') if path.is_file())
+    assert after == [path for path in before if KEY.digest not in str(path)]
+    assert len(after) == 6
+    assert not (cache.directory / f'.{KEY.digest}.x1y2').exists()
+
+
+def test_quarantined_engines_count_and_their_reasons_stay(cache: EngineCache) -> None:
+    cache = EngineCache(cache.directory, limit_bytes=250)
+    keys = [replace(KEY, weights=str(digit) * 64) for digit in range(3)]
+    cache.quarantine(cache.store(keys[0], Built(bytes(200)), {}), 'too far off')
+    cache.store(keys[1], Built(bytes(40)), {})
+    cache.store(keys[2], Built(bytes(100)), {})  # 340 bytes in all
+    stored = sum(path.stat().st_size for path in cache.directory.rglob('engine.bin'))
+    assert stored == 140
+    assert cache.find(keys[1]) is not None
+    assert cache.quarantined(keys[0]) == 'too far off'
+
+
+def test_a_probe_on_a_full_disk_leaves_nothing(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_bytes(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, 'write_bytes', write_bytes)
+    with pytest.raises(CacheError, match='No space left'):
+        cache.check_writable()
+    assert list(cache.directory.iterdir()) == []
+
+
 def test_an_engine_is_built_once_and_checked_before_its_first_use(
     open_recorded: Callable[..., list[str]], cache: EngineCache
 ) -> None:
@@ -351,6 +403,41 @@ def test_a_mismatch_is_quarantined_and_not_built_again(
     monkeypatch.setattr(RecordedEngine, 'SHIFT', 0.0)
     cache.purge()
     open_recorded()
+
+
+def test_one_built_ahead_of_time_that_fails_is_not_built_again_on_the_device(
+    open_recorded: Callable[..., list[str]],
+    cache: EngineCache,
+    small_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_recorded()
+    (entry,) = cache.entries()
+    content = json.dumps([str(small_bundle), 0.05]).encode()
+    cache.purge()
+    ahead = replace(entry.key, device=Device('any', 'sm86,sm89'), batch=(1, 4))
+    cache.store(ahead, Built(content), {})
+    with pytest.raises(EngineMismatchError, match='it is in quarantine'):
+        open_recorded()
+    for _ in range(2):
+        with pytest.raises(EngineMismatchError, match='--purge allows another try'):
+            open_recorded()
+        with pytest.raises(EngineMismatchError, match='--purge allows another try'):
+            build_engine(small_bundle, entry.key, cache, print)
+    assert RecordedEngine.BUILDS == 1
+    # A GPU that it was not built for is not concerned.
+    monkeypatch.setattr(RecordedEngine, 'DEVICE', replace(HERE, capability='sm120'))
+    open_recorded()
+
+
+def test_where_a_mismatch_cannot_be_kept_nobody_says_that_it_is_in_quarantine(
+    open_recorded: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(RecordedEngine, 'SHIFT', 0.05)
+    (tmp_path / 'file').write_text('in the way')
+    with pytest.raises(EngineMismatchError, match='could not be kept') as caught:
+        open_recorded(cache=EngineCache(tmp_path / 'file' / 'engines'))
+    assert 'quarantine' not in str(caught.value)
 
 
 def test_nan_never_passes_the_check(

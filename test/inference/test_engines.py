@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 import shutil
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 from mtl_perception.camera import CameraModel
 from mtl_perception.inference import Engine, InferenceError, open_engine, Perceiver
+from mtl_perception.inference.cache import EngineCache
 from mtl_perception.manifest import BundleError, load_manifest, save_manifest
 from mtl_perception.values import Frame
 import numpy as np
@@ -88,6 +90,25 @@ def test_maps_of_one_frame_survive_the_next(engines: tuple[Engine, Engine]) -> N
         engine.run(picture(128, 96, 2)[None], scale)
         for name, values in kept.items():
             np.testing.assert_array_equal(first[name], values)
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'torch', 'openvino'])
+def test_maps_outlive_their_engine(small_bundle: Path, tmp_path: Path, name: str) -> None:
+    """The node exchanges engines while the last frame of the old one is still being finished."""
+    pytest.importorskip(name)
+    scale = np.ones(1, np.float32)
+    cache = EngineCache(tmp_path / 'engines')
+    engine = open_engine(small_bundle, name, threads=1, cache=cache)
+    maps = engine.run(picture(128, 96, 1)[None], scale)
+    kept = {key: values.copy() for key, values in maps.items()}
+    engine.close()
+    del engine
+    gc.collect()
+    # Whoever got the memory back hands it out again here.
+    filled = [np.full(values.shape, 7, values.dtype) for values in maps.values() for _ in '1234']
+    for key, values in kept.items():
+        np.testing.assert_array_equal(maps[key], values)
+    assert len(filled) == 4 * len(maps)
 
 
 @pytest.mark.parametrize('name', ['onnxruntime', 'torch'])

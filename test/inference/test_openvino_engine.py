@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+import shutil
 import sys
 from typing import Any
 
 from mtl_perception.inference import choose_engine, InferenceError, open_engine
 from mtl_perception.inference import engine as engine_module
 from mtl_perception.inference.cache import EngineCache
+from mtl_perception.inference.device import processor
+from mtl_perception.inference.openvino_engine import OpenVinoEngine
 import numpy as np
 import pytest
 
@@ -75,6 +78,17 @@ def test_the_sidecar_says_what_really_ran_in_which_precision(
     assert sum(layers.values()) == entry.document['report']['layers']
 
 
+def test_a_graph_that_it_refuses_leaves_the_bundle_blameless(
+    small_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip('openvino')
+    copied = shutil.copytree(small_bundle, tmp_path / 'copied')
+    (copied / 'graph.onnx').write_bytes(b'not a graph')
+    # Not a BundleError: ONNX Runtime may know an operator that OpenVINO does not, and serves.
+    with pytest.raises(InferenceError, match=r'OpenVINO .* refuses the graph'):
+        OpenVinoEngine.build(copied, 'fp32', (1, 1), processor())
+
+
 def test_every_name_says_which_package_it_lacks(
     small_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,36 +112,48 @@ def test_a_precision_it_lacks_is_refused(
 
 
 @pytest.mark.parametrize(
-    ('gpu', 'absent', 'name'),
+    ('gpu', 'absent', 'precision', 'name'),
     [
-        (False, (), 'openvino'),
-        (False, ('openvino',), 'onnxruntime'),
-        (False, ('openvino', 'onnxruntime'), 'torch'),
-        (True, (), 'tensorrt-rtx'),
-        (True, ('tensorrt-rtx',), 'tensorrt'),
-        (True, ('tensorrt-rtx', 'tensorrt'), 'torch-graph'),
-        (True, ('tensorrt-rtx', 'tensorrt', 'torch-graph'), 'torch'),
-        (True, ('tensorrt-rtx', 'tensorrt', 'torch-graph', 'torch'), 'openvino'),
+        (False, (), None, 'openvino'),
+        (False, ('openvino',), None, 'onnxruntime'),
+        (False, ('openvino', 'onnxruntime'), None, 'torch'),
+        (False, (), 'bf16', 'openvino'),
+        (False, (), 'fp16', 'torch'),  # OpenVINO and ONNX Runtime have none here
+        (True, (), None, 'tensorrt-rtx'),
+        (True, ('tensorrt-rtx',), None, 'tensorrt'),
+        (True, ('tensorrt-rtx',), 'fp16', 'torch-graph'),
+        (True, ('tensorrt-rtx', 'tensorrt'), None, 'torch-graph'),
+        (True, ('tensorrt-rtx', 'tensorrt', 'torch-graph'), None, 'torch'),
+        (True, ('tensorrt-rtx', 'tensorrt', 'torch-graph', 'torch'), None, 'openvino'),
     ],
 )
 def test_auto_takes_the_best_present_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, absent: tuple[str, ...], name: str
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: bool,
+    absent: tuple[str, ...],
+    precision: str | None,
+    name: str,
 ) -> None:
     class Kind:
         def __init__(self, engine: str) -> None:
             self.engine = engine
 
+            self.precisions = engine_class(engine).precisions
+
         def unavailable(self) -> str:
             return f'{self.engine} is lost' if self.engine in absent else ''
 
+    engine_class = engine_module.engine_class
     monkeypatch.setattr(engine_module, 'engine_class', Kind)
     monkeypatch.setattr(engine_module, 'nvidia_gpu_present', lambda: gpu)
-    choice = choose_engine()
+    choice = choose_engine(precision)
     assert choice.name == name
     assert choice.why.startswith(f'{name} is the first choice')
     for one in absent:
         assert f'{one} is lost' in choice.why
     assert ('no NVIDIA GPU' in choice.why) is not gpu
+    if precision is not None:
+        assert precision in engine_class(name).precisions
 
 
 def test_auto_with_nothing_installed_names_what_it_looked_for(

@@ -39,9 +39,11 @@ class EchoEngine:
         )
         self.image = np.empty(0)
         self.scale = 0.0
+        self.runs = 0
 
     def run(self, image: np.ndarray, depth_scale: np.ndarray) -> dict[str, np.ndarray]:
         self.image, self.scale = image[0].copy(), float(depth_scale[0])
+        self.runs += 1
         height, width = self.manifest.label_size
         step = self.manifest.label_step
         small = image[:, ::step, ::step][:, :height, :width]
@@ -173,6 +175,44 @@ def test_only_wanted_outputs_are_finished() -> None:
     assert all_maps(perceiver.perceive(frame, ())) == {}
     with pytest.raises(InferenceError, match=r"'dept' is unknown.*semantic, semantic_confidence"):
         perceiver.perceive(frame, ['dept'])
+
+
+def test_frames_may_be_inferred_ahead_of_those_being_finished() -> None:
+    random = np.random.default_rng(4)
+    sizes = ((64, 48), (64, 48), (100, 60), (64, 48))
+    frames = [
+        frame_of(random.integers(0, 256, (height, width, 3), dtype=np.uint8),
+                 camera_for(width, height, 80.0 + index))
+        for index, (width, height) in enumerate(sizes)
+    ]  # fmt: skip
+    expected = [Perceiver(EchoEngine()).perceive(frame) for frame in frames]
+    perceiver = Perceiver(EchoEngine())
+    inferred = [perceiver.infer(frame) for frame in frames]
+    for one, wanted in zip(inferred, expected):
+        maps = perceiver.finish(one)
+        assert maps.camera == wanted.camera
+        for name, values in all_maps(wanted).items():
+            np.testing.assert_array_equal(all_maps(maps)[name], values)
+        assert set(maps.timings_ms) == {'fit', 'engine', 'finish'}
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'has_camera', 'runs'),
+    [
+        ((), True, 0), (['depth'], False, 0), (['depth'], True, 1), (['edges'], False, 1),
+        (['depth', 'edges'], False, 1), (None, False, 1),
+    ],
+)  # fmt: skip
+def test_the_engine_rests_where_nothing_wanted_can_come_out(
+    wanted: list[str] | None, has_camera: bool, runs: int
+) -> None:
+    engine = EchoEngine()
+    camera = camera_for(64, 48) if has_camera else None
+    maps = Perceiver(engine).perceive(frame_of(grey(64, 48), camera), wanted)
+    assert engine.runs == runs
+    assert ('engine' in maps.timings_ms) == bool(runs)
+    assert maps.camera == camera
+    assert bool(all_maps(maps)) == bool(runs)
 
 
 def test_without_intrinsics_there_is_no_depth_but_all_else() -> None:

@@ -9,12 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from mtl_perception.inference import choose_engine, InferenceError, open_engine
-from mtl_perception.inference.cache import EngineCache
+from mtl_perception.inference.cache import EngineCache, Entry
 from mtl_perception.inference.compile_command import main
-from mtl_perception.inference.device import nvidia_gpu_present
+from mtl_perception.inference.device import Device, nvidia_gpu_present
+from mtl_perception.inference.engine import engine_class
+from mtl_perception.inference.engine_key import EngineKey
 from mtl_perception.inference.half_precision import load_graph
 from mtl_perception.inference.tensorrt_runtime import call, lay_out, missing_for_gpu
 from mtl_perception.manifest import load_manifest
@@ -106,7 +109,7 @@ def test_the_runtime_has_every_call_that_is_made_on_it() -> None:
             trt.ICudaEngine,
             (
                 'create_execution_context', 'create_runtime_config', 'get_tensor_name',
-                'get_tensor_mode', 'get_tensor_dtype', 'num_io_tensors',
+                'get_tensor_mode', 'get_tensor_dtype', 'num_io_tensors', 'num_layers',
             ),
         ),
         (
@@ -121,7 +124,10 @@ def test_the_runtime_has_every_call_that_is_made_on_it() -> None:
             (
                 'cudaGetDeviceCount', 'cudaGetDevice', 'cudaGetDeviceProperties', 'cudaMalloc',
                 'cudaMallocHost', 'cudaMemcpyAsync', 'cudaStreamCreate', 'cudaFreeHost',
-                'cudaStreamSynchronize', 'cudaDriverGetVersion', 'cudaFree', 'cudaMemcpyKind',
+                'cudaStreamDestroy', 'cudaStreamSynchronize', 'cudaDriverGetVersion',
+                'cudaFree', 'cudaMemcpyKind', 'cudaStreamBeginCapture', 'cudaStreamEndCapture',
+                'cudaStreamCaptureMode', 'cudaGraphInstantiate', 'cudaGraphLaunch',
+                'cudaGraphDestroy', 'cudaGraphExecDestroy',
             ),
         ),
     ):  # fmt: skip
@@ -129,6 +135,28 @@ def test_the_runtime_has_every_call_that_is_made_on_it() -> None:
             assert hasattr(owner, name), f'{owner} has no {name}'
     properties = runtime.cudaDeviceProp()
     assert {'name', 'major', 'minor'} <= set(dir(properties))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ('engine', 'precision'),
+    [('tensorrt', 'fp32'), ('tensorrt-rtx', 'fp32'), ('tensorrt-rtx', 'fp16')],
+)
+def test_on_a_gpu_each_is_the_reference_within_its_precision(
+    small_bundle: Path, tmp_path: Path, engine: str, precision: str
+) -> None:
+    if reason := engine_class(engine).unavailable():
+        pytest.skip(reason)
+    cache = EngineCache(tmp_path / 'engines')
+    black, grey = (np.full((1, 96, 128, 3), value, np.uint8) for value in (0, 200))
+    scale = np.ones(1, np.float32)
+    # Opening compares with the stored maps of the fp32 reference.
+    with open_engine(small_bundle, engine, precision=precision, cache=cache) as opened:
+        first = opened.run(black, scale)
+        opened.run(grey, scale)
+        again = opened.run(black, scale)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, again[name])
 
 
 def test_tensors_of_one_block_do_not_overlap() -> None:
@@ -160,6 +188,73 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert missing_for_gpu('no_such_library') == 'no_such_library is not installed'
 
 
+def test_without_torch_the_engine_tensorrt_names_it(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(InferenceError, match='pip install torch'):
+        open_engine(small_bundle, 'tensorrt', cache=EngineCache(tmp_path / 'engines'))
+
+
+@pytest.mark.parametrize(('rtx', 'capability', 'able'), [
+    (True, 'sm90', False), (True, 'sm89', True), (False, 'sm90', True),
+])  # fmt: skip
+def test_torch_tensorrt_on_rtx_refuses_the_gpus_that_rtx_refuses(
+    monkeypatch: pytest.MonkeyPatch, rtx: bool, capability: str, able: bool
+) -> None:
+    pytest.importorskip('tensorrt_rtx')
+    from mtl_perception.inference import tensorrt_engine, tensorrt_rtx_engine
+
+    for module in (tensorrt_engine, tensorrt_rtx_engine):
+        monkeypatch.setattr(module, 'nvidia_gpu_present', lambda: True)
+        monkeypatch.setattr(module, 'missing_for_gpu', lambda library: '')
+        monkeypatch.setattr(module, 'gpu', lambda engine: Device('GPU', capability, '1.0'))
+    monkeypatch.setattr(tensorrt_engine, '_builds_with_rtx', lambda: rtx)
+    reason = tensorrt_engine.TensorRtEngine.unavailable()
+    assert ('this GPU is sm90' in reason) is not able
+    assert bool(reason) is not able
+
+
+@pytest.mark.parametrize(('engine', 'report'), [
+    (SimpleNamespace(num_layers=17), {'layers': 17}), (None, {}),
+])  # fmt: skip
+def test_layers_are_counted_in_the_engine_itself(
+    monkeypatch: pytest.MonkeyPatch, engine: Any, report: dict[str, int]
+) -> None:
+    from mtl_perception.inference import tensorrt_engine
+
+    class Logger:
+        ERROR = 2
+
+        def __init__(self, severity: int) -> None:
+            assert severity == 2
+
+    def deserialise(content: bytes) -> Any:
+        assert content == b'engine'
+        return engine
+
+    library = SimpleNamespace(
+        Logger=Logger,
+        Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=deserialise),
+    )
+    monkeypatch.setattr(tensorrt_engine, '_runtime_library', lambda: library)
+    assert tensorrt_engine._layers(b'engine') == report
+
+
+@pytest.mark.parametrize(('rtx', 'name'), [(True, 'tensorrt_rtx'), (False, 'tensorrt')])
+def test_an_engine_is_run_by_the_tensorrt_that_built_it(
+    monkeypatch: pytest.MonkeyPatch, rtx: bool, name: str
+) -> None:
+    from mtl_perception.inference import tensorrt_engine
+
+    # Both are installed here.
+    for module in ('tensorrt', 'tensorrt_rtx'):
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    monkeypatch.setattr(tensorrt_engine, '_library', lambda: None)
+    monkeypatch.setattr(tensorrt_engine, '_builds_with_rtx', lambda: rtx)
+    assert tensorrt_engine._runtime_library().__name__ == name
+
+
 def test_the_torch_path_gives_integers_where_the_graph_gives_bytes(small_bundle: Path) -> None:
     torch = pytest.importorskip('torch')
     from mtl_perception.bundle import load_network
@@ -188,6 +283,8 @@ def test_the_torch_path_gives_integers_where_the_graph_gives_bytes(small_bundle:
         (['--engine', 'tensorrt-rtx', '--target', 'ampere'], "'ampere' is not a compute capab"),
         (['--size', '480'], "'480' is not a size such as 640x480"),
         (['--engine', 'tensorrt-rtx', '--batch', '4:1'], "'4:1' is not a range of batches"),
+        (['--engine', 'tensorrt-rtx', '--batch', '2:4'], "'2:4' leaves out single frames"),
+        (['--engine', 'tensorrt-rtx', '--batch', '4'], "'4' leaves out single frames"),
         (['--engine', 'onnxruntime'], 'invalid choice'),
     ],
 )
@@ -253,7 +350,6 @@ def test_on_a_device_compile_checks_and_times(
     pytest.importorskip('tensorrt_rtx')
     onnxruntime = pytest.importorskip('onnxruntime')
     from mtl_perception.inference import tensorrt_rtx_engine
-    from mtl_perception.inference.device import Device
 
     command = [
         '--model', str(small_bundle), '--engine', 'tensorrt-rtx', '--precision', 'fp32',
@@ -289,3 +385,15 @@ def test_on_a_device_compile_checks_and_times(
     assert len(frames) == 25
     assert frames[-1] == 'closed'
     assert frames[0]['image'].shape == (1, 96, 128, 3)
+    # With that one in the cache, another range of batches is built, checked and timed itself.
+    ran: list[EngineKey] = []
+    content = EngineCache.content
+
+    def note(cache: EngineCache, entry: Entry) -> bytes | None:
+        ran.append(entry.key)
+        return content(cache, entry)
+
+    monkeypatch.setattr(EngineCache, 'content', note)
+    assert main([*command, '--batch', '1:4']) == 0
+    assert [key.batch for key in ran] == [(1, 4)]
+    assert len(EngineCache(tmp_path / 'engines').entries()) == 2

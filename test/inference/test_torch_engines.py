@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from mtl_perception.inference import InferenceError, open_engine
@@ -89,6 +90,36 @@ def test_half_precision_is_checked_before_it_serves(small_bundle: Path) -> None:
     with pytest.raises(InferenceError, match=r'torch in bf16 differs .*normals is'):
         open_engine(small_bundle, 'torch', precision='bf16', threads=1, say=said.append)
     assert 'torch in bf16 against the fp32 reference: semantic' in said[0]
+
+
+def test_threads_left_open_are_the_cores_of_this_process(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr('os.sched_getaffinity', lambda process: {0, 3, 5})
+    try:
+        TorchEngine(small_bundle).close()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_neither_engine_computes_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def run(image: Any, depth_scale: Any) -> dict[str, Any]:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return {}
+
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', True)
+    for kind in (TorchEngine, TorchCompiledEngine):
+        engine: Any = kind.__new__(kind)
+        engine.manifest = SimpleNamespace(network_size=(5, 7))
+        engine._graph, engine._precision, engine._device = object(), 'fp32', CPU
+        engine._run, engine._frames = run, SimpleNamespace(run=run)
+        engine.run(*images(1, 0))
+    assert seen == [False, False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 @without_gpu

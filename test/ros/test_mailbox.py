@@ -28,13 +28,13 @@ def test_the_newest_wins_and_every_item_is_counted_once(steps: list[str]) -> Non
             else:
                 fates.update(dict.fromkeys(waiting, 'dropped'))
                 waiting = [number]
-        elif step == 'take' and not in_hand:
+        elif step == 'take':
             taken = mailbox.take(timeout_s=0)
             assert taken == (waiting[0] if waiting else None)
-            in_hand, waiting = waiting, []
+            in_hand, waiting = in_hand + waiting, []
         elif step in ('finish', 'refuse') and in_hand:
             mailbox.finish(refused=step == 'refuse')
-            fates[in_hand.pop()] = 'processed' if step == 'finish' else 'refused'
+            fates[in_hand.pop(0)] = 'processed' if step == 'finish' else 'refused'
         elif step == 'close':
             mailbox.close()
             closed = True
@@ -102,5 +102,6 @@ def test_misuse_is_refused() -> None:
         mailbox.finish()
     mailbox.put(1)
     mailbox.take()
-    with pytest.raises(RuntimeError, match='finish'):
-        mailbox.take()
+    mailbox.finish()
+    with pytest.raises(RuntimeError, match='take'):
+        mailbox.finish()
