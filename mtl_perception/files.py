@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+import json
 import os
 from pathlib import Path
 import shutil
 import tempfile
+from typing import Any
 
 
 def _synchronise_directory(directory: Path) -> None:
@@ -48,6 +50,19 @@ def atomic_write(path: Path | str, data: bytes | str) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     _synchronise_directory(path.parent)
+
+
+def write_json(path: Path | str, document: Any) -> None:
+    """
+    Write `document` to `path` as `atomic_write` does, indented, NaN as `NaN`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+
+    """
+    atomic_write(path, json.dumps(document, indent=2) + '\n')
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from mtl_perception.command_line import positive, progress_bar, size
 from mtl_perception.datasets.errors import DatasetError
 from mtl_perception.datasets.rooms import settings_of, write_frame
-from mtl_perception.files import atomic_directory, atomic_write
+from mtl_perception.files import atomic_directory, atomic_write, write_json
 from mtl_perception.simulation.rooms import FIELD_OF_VIEW_DEG, world_frames
 from mtl_perception.tasks import standard_tasks
 import yaml
@@ -119,7 +119,7 @@ def write_dataset(
         raise DatasetError(f'{directory} is not empty and holds no rooms; choose another --out')
     tasks = [task.to_json() for task in standard_tasks('rooms')]
     atomic_write(directory / 'tasks.yaml', yaml.safe_dump(tasks, sort_keys=False))
-    atomic_write(settings_path, json.dumps(settings, indent=2) + '\n')
+    write_json(settings_path, settings)
     jobs: list[tuple[Any, ...]] = []
     done = 0
     for index in range(-(-frames // frames_per_world)):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from itertools import product
-import json
 from pathlib import Path
 import tempfile
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 from mtl_perception.command_line import listed, one_of, positive, progress_bar, size
 from mtl_perception.evaluation.benchmark import gpu_name, machine
 from mtl_perception.evaluation.engine_benchmark import compare_engines, EngineVariant
-from mtl_perception.evaluation.engine_report import markdown, plot, write_section
-from mtl_perception.evaluation.errors import EvaluationError
-from mtl_perception.files import atomic_write
+from mtl_perception.evaluation.engine_report import markdown, plot, write_section, writing_results
+from mtl_perception.files import write_json
 from mtl_perception.inference.engine import (
     AUTO,
     choose_engine,
@@ -96,16 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     text = markdown(rows, manifest.tasks, document)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-    try:
+    with writing_results():
         if arguments.json is not None:
-            atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
+            write_json(arguments.json, document)
         if arguments.markdown is not None:
             write_section(arguments.markdown, text)
         if arguments.plot is not None:
             plot(rows, arguments.plot)
-    except OSError as error:
-        msg = f'the results cannot be written: {error}'
-        raise EvaluationError(msg) from error
     return 0
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 import io
 from pathlib import Path
 from typing import Any
 
 from mtl_perception.evaluation.engine_benchmark import EngineRow
+from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.files import atomic_write
 from mtl_perception.tasks import LABELLED_KINDS, PROBABILITY_KINDS, Task
 
@@ -72,6 +74,16 @@ def _line(row: EngineRow, tasks: Sequence[Task]) -> str:
         f'({row.startup_processor_s:.2f}) | '
         f'{row.peak_memory_mib:.0f} | {errors} |'
     )
+
+
+@contextmanager
+def writing_results() -> Iterator[None]:
+    """Raise EvaluationError, which says so in one sentence, where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        msg = f'the results cannot be written: {error}'
+        raise EvaluationError(msg) from error
 
 
 def write_section(path: Path, text: str, name: str = 'engines') -> None:

@@ -7,19 +7,19 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-import json
 from pathlib import Path
 import time
 
 from mtl_perception.bags.frames import BagFrame, BagReader, RefusedFrame
 from mtl_perception.command_line import positive
 from mtl_perception.evaluation.benchmark import machine
+from mtl_perception.evaluation.engine_report import writing_results
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.frame_result import frame_result
 from mtl_perception.evaluation.frame_scores import FrameScores
 from mtl_perception.evaluation.pipeline import Perceived, pipelined
 from mtl_perception.evaluation.replay_report import NORMALS_WINDOW
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from mtl_perception.inference.engine import ENGINE_NAMES, open_engine
 from mtl_perception.inference.perceiver import Perceiver
 from mtl_perception.manifest import default_bundle
@@ -137,9 +137,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     if arguments.json is not None:
-        try:
-            atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
-        except OSError as error:
-            msg = f'--json {arguments.json} cannot be written: {error}'
-            raise EvaluationError(msg) from error
+        with writing_results():
+            write_json(arguments.json, document)
     return 0

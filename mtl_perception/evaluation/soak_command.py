@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import json
 from pathlib import Path
 import time
 from typing import Any
 
 from mtl_perception.command_line import positive, progress_bar, size
 from mtl_perception.evaluation.benchmark import benchmark_images, machine
-from mtl_perception.evaluation.engine_report import write_section
-from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.engine_report import write_section, writing_results
 from mtl_perception.evaluation.memory import resident_mib
 from mtl_perception.evaluation.stage_report import soak_markdown
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from mtl_perception.inference.engine import ENGINE_NAMES, open_engine
 from mtl_perception.inference.perceiver import Perceiver
 from mtl_perception.manifest import default_bundle
@@ -76,14 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{document['growth_mib']:.2f} MiB since frame {min(samples)}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    try:
+    with writing_results():
         if arguments.json is not None:
-            atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
+            write_json(arguments.json, document)
         if arguments.markdown is not None:
             write_section(arguments.markdown, soak_markdown(document), 'soak')
-    except OSError as error:
-        msg = f'the results cannot be written: {error}'
-        raise EvaluationError(msg) from error
     return 0
 
 

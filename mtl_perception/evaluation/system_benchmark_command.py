@@ -15,7 +15,7 @@ from typing import Any
 
 from mtl_perception.command_line import listed, one_of, positive, progress_bar, size
 from mtl_perception.evaluation.benchmark import gpu_name, machine
-from mtl_perception.evaluation.engine_report import write_section
+from mtl_perception.evaluation.engine_report import write_section, writing_results
 from mtl_perception.evaluation.errors import EvaluationError
 from mtl_perception.evaluation.system_ratios import system_ratios
 from mtl_perception.evaluation.system_report import (
@@ -25,7 +25,7 @@ from mtl_perception.evaluation.system_report import (
     plot_systems,
 )
 from mtl_perception.evaluation.system_worker import RESULTS
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from rich.console import Console
 
 _EXAMPLE = """example, the one that writes docs/benchmarks.md:
@@ -114,19 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     reports = {
         'engines': engines_markdown, 'builds': builds_markdown, 'ratios': costs_markdown
     }
-    try:
+    with writing_results():
         for part in arguments.parts:
             text = reports[part](document)
             console.print(text, markup=False, highlight=False, soft_wrap=True)
             if arguments.markdown is not None:
                 write_section(arguments.markdown, text, f'systems, {part}')
         if arguments.json is not None:
-            atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
+            write_json(arguments.json, document)
         if arguments.plot is not None and any('comparison' in entry for entry in entries):
             plot_systems(document, arguments.plot)
-    except OSError as error:
-        msg = f'the results cannot be written: {error}'
-        raise EvaluationError(msg) from error
     return 0
 
 

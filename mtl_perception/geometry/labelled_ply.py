@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from mtl_perception.files import atomic_write
+from mtl_perception.files import atomic_write, write_json
 from mtl_perception.geometry.scene import LabelledCloud, LabelledMesh
 from mtl_perception.tasks import LabelSet
 import numpy as np
@@ -59,7 +58,7 @@ def write_ply(
             'colours': [list(map(int, colour)) for colour in label_set.colours],
             'unlabelled': 255,
         }
-        atomic_write(labels_path(path), json.dumps(document, indent=2) + '\n')
+        write_json(labels_path(path), document)
 
 
 def labels_path(path: Path) -> Path:

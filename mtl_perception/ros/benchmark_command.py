@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from functools import lru_cache
 from importlib import import_module
 from itertools import product
-import json
 import math
 from pathlib import Path
 import sys
@@ -25,10 +24,9 @@ from mtl_perception.evaluation.benchmark import (
     Variant,
     variant_report,
 )
-from mtl_perception.evaluation.engine_report import write_section
-from mtl_perception.evaluation.errors import EvaluationError
+from mtl_perception.evaluation.engine_report import write_section, writing_results
 from mtl_perception.evaluation.stage_report import stages_markdown
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from mtl_perception.inference.engine import ENGINE_NAMES, open_engine
 from mtl_perception.inference.perceiver import Memory, new_memory
 from mtl_perception.manifest import default_bundle
@@ -124,14 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         'variants': [variant_report(variant) for variant in variants],
     }
     _print(console, document)
-    try:
+    with writing_results():
         if arguments.json is not None:
-            atomic_write(arguments.json, json.dumps(document, indent=2) + '\n')
+            write_json(arguments.json, document)
         if arguments.markdown is not None:
             write_section(arguments.markdown, stages_markdown(document), 'stages')
-    except OSError as error:
-        msg = f'the results cannot be written: {error}'
-        raise EvaluationError(msg) from error
     return 0
 
 

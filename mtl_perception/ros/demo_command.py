@@ -6,14 +6,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
-import json
 from pathlib import Path
 import shlex
 import subprocess
 import time
 from typing import Any
 
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from mtl_perception.manifest import load_manifest
 from mtl_perception.ros.child import child
 from mtl_perception.ros.errors import RosError
@@ -199,7 +198,7 @@ def _report(observer: Any, arguments: argparse.Namespace) -> int:
         from mtl_perception.ros.demo_pictures import save_pictures
 
         arguments.out.mkdir(parents=True, exist_ok=True)
-        atomic_write(arguments.out / 'demo.json', json.dumps({'topics': rows}, indent=2) + '\n')
+        write_json(arguments.out / 'demo.json', {'topics': rows})
         save_pictures(observer, arguments.out)
         print(f'pictures: {arguments.out}/contact_sheet.png')
     return 1 if complaints and arguments.headless else 0

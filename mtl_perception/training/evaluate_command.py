@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     from mtl_perception.command_line import progress_bar
     from mtl_perception.datasets.dataset import open_dataset
-    from mtl_perception.files import atomic_write
+    from mtl_perception.files import write_json
     from mtl_perception.inference.engine import open_engine
     from mtl_perception.manifest import default_bundle
     from mtl_perception.pictures import write_png
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     document = {**result.to_json(), 'data': options.data, 'split': options.split}
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        atomic_write(options.out / SCORES_FILE, json.dumps(document, indent=2) + '\n')
+        write_json(options.out / SCORES_FILE, document)
         write_png(options.out / PICTURE_FILE, picture)
     except OSError as error:
         msg = f'--out {options.out} cannot be written: {error.strerror}'

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-import json
 from pathlib import Path
 
 from mtl_perception.bundle import save_bundle
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from mtl_perception.graph import PerceptionGraph
 from mtl_perception.manifest import Manifest
 from mtl_perception.pictures import write_png
@@ -68,7 +67,7 @@ def finish(
         scores[name] = rounded(score(predict, loader, tasks, device=device))
         console.print(f'{name}: {describe(scores[name], tasks)}', highlight=False, soft_wrap=True)
     (out / 'pictures').mkdir(exist_ok=True)
-    atomic_write(out / SCORES_FILE, json.dumps(scores, indent=2) + '\n')
+    write_json(out / SCORES_FILE, scores)
     chosen = spread_batch(held_out, 8)
     picture = prediction_grid(network, manifest, chosen.to(device))
     write_png(out / 'pictures' / 'final.png', picture)

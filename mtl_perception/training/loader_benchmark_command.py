@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-import json
 import os
 from pathlib import Path
 import tempfile
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from mtl_perception.datasets.dataset import open_dataset
     from mtl_perception.evaluation.benchmark import machine
-    from mtl_perception.files import atomic_write
+    from mtl_perception.files import write_json
     from mtl_perception.training.errors import TrainingError
     from mtl_perception.training.loader_benchmark import (
         measure,
@@ -109,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             'machine': machine(), 'rows': rows,
         }  # fmt: skip
         try:
-            atomic_write(options.json, json.dumps(document, indent=2) + '\n')
+            write_json(options.json, document)
         except OSError as error:
             msg = f'--json {options.json} cannot be written: {error}'
             raise TrainingError(msg) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.datasets.dataset import Dataset
-from mtl_perception.files import atomic_write
+from mtl_perception.files import write_json
 from mtl_perception.inference.engine import open_engine
 from mtl_perception.metrics.task_metric import DEFAULT_PROTOCOL, find_protocol
 from mtl_perception.training.callbacks import LAST_CHECKPOINT
@@ -212,7 +212,7 @@ def _score(study: Study, run: Run, folder: Path, frames: Dataset) -> None:
         'steps': provenance.get('steps'),
         'seconds': provenance.get('seconds'),
     }
-    atomic_write(folder / EVALUATION_FILE, json.dumps(facts, indent=2) + '\n')
+    write_json(folder / EVALUATION_FILE, facts)
 
 
 def _parameters(bundle: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import statistics
 from typing import Any
 
-from mtl_perception.files import atomic_write
+from mtl_perception.files import atomic_write, write_json
 from mtl_perception.metrics.delta_m import delta_m
 from mtl_perception.metrics.errors import MetricError
 from mtl_perception.metrics.task_metric import find_protocol
@@ -192,7 +192,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
 def write_study(study: Study, results: Results, out: Path) -> dict[str, Any]:
     """Write study.json, study.md and study.png into `out`; return what study.json holds."""
     summary = summarise(study, results)
-    atomic_write(out / STUDY_FILE, json.dumps(summary, indent=2) + '\n')
+    write_json(out / STUDY_FILE, summary)
     about = (
         f'# Study {summary["name"]}\n\n'
         f'{summary["steps"]} steps of {summary["batch_size"]} frames, scored on '
