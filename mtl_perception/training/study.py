@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import json
 from pathlib import Path
@@ -59,6 +59,24 @@ class StudyPlan:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             msg = f'seeds: {list(self.seeds)} should be at least one, each once'
             raise TrainingError(msg)
+
+    def only(self, names: Sequence[str]) -> StudyPlan:
+        """
+        Return the plan with these networks and the baseline alone.
+
+        Raises
+        ------
+        TrainingError
+            If a name is none of the plan's networks.
+
+        """
+        for name in names:
+            if name not in self.networks:
+                msg = f'{name!r} is not one of {", ".join(self.networks)}'
+                raise TrainingError(msg)
+        kept = {self.baseline, *names}
+        networks = {name: each for name, each in self.networks.items() if name in kept}
+        return replace(self, networks=networks)
 
 
 @dataclass(frozen=True)

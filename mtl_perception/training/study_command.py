@@ -15,8 +15,8 @@ example:
   python3 -m mtl_perception study --config config/study/rooms.yaml --data runs/rooms
   python3 -m mtl_perception study --config config/study/camvid.yaml --seeds 0 1 2
 
-Repeat the command to go on with a study that was stopped: what is finished stays. More seeds can
-be added the same way.
+Repeat the command to go on with a study that was stopped: what is finished stays. More seeds and
+networks can be added the same way.
 """
 
 
@@ -33,6 +33,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', type=Path, help='output directory (default: runs/study_<name>)')
     parser.add_argument(
         '--seeds', type=int, nargs='+', metavar='N', help="seeds instead of the study's"
+    )
+    parser.add_argument(
+        '--networks', nargs='+', metavar='NAME',
+        help='only these of its networks, and the baseline; the others can be added later',
     )
     parser.add_argument(
         '--device', default='auto', choices=('auto', 'cpu', 'cuda'),
@@ -56,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan, base = load_plan(options.config)
     if options.seeds:
         plan = replace(plan, seeds=tuple(options.seeds))
+    if options.networks:
+        plan = plan.only(options.networks)
     study = make_study(plan, base)
     frames = open_frames(base, options.data or expand(base.data.root, 'data.root'))
     out = options.out or Path('runs') / f'study_{plan.name}'

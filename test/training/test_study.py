@@ -98,6 +98,18 @@ def test_the_runs_are_the_networks_and_one_twin_for_each_task(tmp_path):
     assert [task.name for task in twin.task_list()] == ['depth']
 
 
+def test_some_networks_are_trained_first_and_beside_the_baseline(tmp_path):
+    plan, base = _load(tmp_path)
+    few = make_study(plan.only(['multi_task']), base)
+    labels = ['single_task_semantic', 'single_task_depth', 'multi_task']
+    assert [run.label for run in few.runs] == labels
+    assert [run.label for run in make_study(plan.only(['mtl_segformer']), base).runs] == [
+        *labels, 'mtl_segformer',
+    ]
+    with pytest.raises(TrainingError, match="'pad_net' is not one of multi_task, mtl_segformer"):
+        plan.only(['mtl_segformer', 'pad_net'])
+
+
 def test_another_backbone_has_twins_of_its_own(tmp_path):
     other = {'network': {'system': 'multi_task', 'backbone': 'resnet18'}}
     networks = {**PLAN['networks'], 'on_resnet': other}
