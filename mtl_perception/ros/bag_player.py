@@ -111,8 +111,10 @@ class BagPlayer(Node):
             for name, publisher in self._bag_publishers.items()
             if self._bag.topics[name].type in (IMAGE, COMPRESSED_IMAGE)
         ]
-        awaited = images or list(self._bag_publishers.values())
-        if not wait_for_subscribers(awaited, wait_s, self.context) and self.context.ok():
+        every = list(self._bag_publishers.values())
+        others = [publisher for publisher in every if publisher not in images] if images else []
+        heard = wait_for_subscribers(images or every, wait_s, self.context, others)
+        if not heard and self.context.ok():
             self.get_logger().warning(f'nobody listened within {wait_s:g} s; playing anyway')
         while self.context.ok():
             self._play_once()

@@ -16,13 +16,15 @@ _LONGEST_SETTLE_S = 5.0
 _POLL_S = 0.05
 
 
-def wait_for_subscribers(publishers: Sequence[Any], limit_s: float, context: Any) -> bool:
+def wait_for_subscribers(
+    publishers: Sequence[Any], limit_s: float, context: Any, others: Sequence[Any] = ()
+) -> bool:
     """
     Wait until one of `publishers` has a subscriber, at most `limit_s` seconds.
 
-    Then goes on waiting, a few seconds at most, while more are found: the topics of one listener
-    are discovered one after the other. Returns whether there is a subscriber; False as well when
-    the context is shut down meanwhile.
+    Then goes on waiting, a few seconds at most, while more are found, those of `others` included:
+    the topics of one listener are discovered one after the other. Returns whether there is a
+    subscriber; False as well when the context is shut down meanwhile.
     """
     deadline = time.monotonic() + limit_s
     found = 0
@@ -30,6 +32,8 @@ def wait_for_subscribers(publishers: Sequence[Any], limit_s: float, context: Any
     while context.ok():
         now = time.monotonic()
         count = sum(publisher.get_subscription_count() for publisher in publishers)
+        if count:
+            count += sum(publisher.get_subscription_count() for publisher in others)
         if count != found:
             if not found:
                 deadline = now + _LONGEST_SETTLE_S
