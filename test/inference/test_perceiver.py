@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import math
-from types import TracebackType
 from typing import Any
 
 import cv2
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mtl_perception.camera import CameraModel
+from mtl_perception.closing import Closing
 from mtl_perception.inference import InferenceError, Perceiver, PerceiverConfig
 from mtl_perception.manifest import Manifest
 from mtl_perception.tasks import standard_tasks
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 
-class EchoEngine:
+class EchoEngine(Closing):
     """Sees depth as brightness (m = value / 10 * scale), edges as red; keeps what it was given."""
 
     name = 'echo'
@@ -57,17 +57,6 @@ class EchoEngine:
 
     def close(self) -> None:
         """Nothing to free."""
-
-    def __enter__(self) -> EchoEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def camera_for(width: int, height: int, focal: float = 100.0) -> CameraModel:
