@@ -47,6 +47,12 @@ def default_label_scale(network_size: tuple[int, int]) -> float:
     return 0.5 if min(network_size) >= 480 and halves else 1.0
 
 
+def padding_colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return the RGB bytes around an image that is narrower than the network: zero to the net."""
+    red, green, blue = (round(255 * each) for each in mean)
+    return red, green, blue
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """

@@ -13,7 +13,7 @@ from mtl_perception.camera import CameraModel
 from mtl_perception.inference.engine import Engine, InferenceError
 from mtl_perception.inference.finishing import MapFinisher
 from mtl_perception.inference.fitting import FittedGeometry
-from mtl_perception.manifest import confidence_name
+from mtl_perception.manifest import confidence_name, padding_colour
 from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.values import Frame, PerceptionMaps
 import numpy as np
@@ -199,7 +199,7 @@ class Perceiver:
         if self._finisher is None or self._finisher.geometry.camera_size != size:
             geometry = FittedGeometry.fit(size, manifest.network_size, manifest.label_step)
             self._finisher = MapFinisher(geometry)
-            self._canvas[...] = np.rint(np.multiply(manifest.mean, 255.0)).astype(np.uint8)
+            self._canvas[...] = padding_colour(manifest.mean)
         self._finisher.geometry.fit_image(image, self._canvas[0])
         return self._finisher
 

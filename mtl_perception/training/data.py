@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl_perception.datasets.errors import DatasetError, LabelRangeError
+from mtl_perception.manifest import padding_colour
 from mtl_perception.tasks import LABELLED_KINDS, Task
 from mtl_perception.training.augmentation import augment
 from mtl_perception.training.errors import TrainingError
@@ -113,7 +114,10 @@ class TrainingFrames(Dataset[Any]):
         sample = with_camera(frame, size, focal)
         if draw < self._early_draws:
             size = self._augmentation.early_size or size
-        sample = augment(sample, self._tasks, size, self._augmentation, generator)
+        sample = augment(
+            sample, self._tasks, size, self._augmentation, generator,
+            padding_colour(self._network.mean),
+        )
         assert sample.camera is not None
         scale = depth_scale(sample.camera, focal)
         return (*_item(sample, self._tasks, scale, reference=True), damaged)
@@ -152,7 +156,9 @@ class ValidationFrames(Dataset[Any]):
                 raise
             black = torch.zeros((*size, 3), dtype=torch.uint8)
             return black, 1.0, {}, 'damaged', (str(error),)
-        sample = fitted(with_camera(frame, size, focal), self._tasks, size)
+        sample = fitted(
+            with_camera(frame, size, focal), self._tasks, size, padding_colour(self._network.mean)
+        )
         assert sample.camera is not None
         scale = depth_scale(sample.camera, focal)
         return (*_item(sample, self._tasks, scale, reference=False), ())

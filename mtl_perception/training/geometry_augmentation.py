@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Colour = tuple[int, int, int]  # RGB
 
 
 def with_camera(sample: Sample, size: tuple[int, int], reference_focal_px: float) -> Sample:
@@ -67,12 +68,14 @@ def flipped(sample: Sample, tasks: tuple[Task, ...]) -> Sample:
     )
 
 
-def rotated(sample: Sample, tasks: tuple[Task, ...], angle_deg: float) -> Sample:
+def rotated(
+    sample: Sample, tasks: tuple[Task, ...], angle_deg: float, fill: Colour
+) -> Sample:
     """
     Return the frame as the camera sees it when it turns about its optical axis.
 
     What lies right of the centre moves down for a positive angle. Depth along the axis and the
-    intrinsics stay; normals turn with the picture. What the turned frame does not show is black
+    intrinsics stay; normals turn with the picture. What the turned frame does not show is filled
     and unlabelled. Focal lengths may differ: the pixels move as the rays do.
     """
     camera = sample.camera
@@ -93,7 +96,10 @@ def rotated(sample: Sample, tasks: tuple[Task, ...], angle_deg: float) -> Sample
             if task.kind == 'normals':
                 values = values @ turn.T.astype(values.dtype)
             targets[task.name] = values
-    image = cv2.warpAffine(np.ascontiguousarray(sample.image), matrix[:2], size)
+    image = cv2.warpAffine(
+        np.ascontiguousarray(sample.image), matrix[:2], size,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=fill,
+    )
     pose = None if sample.pose is None else sample.pose.copy()
     if pose is not None:
         pose[:3, :3] = pose[:3, :3] @ turn.T
@@ -106,7 +112,7 @@ def window(
     resized: tuple[int, int],
     corner: tuple[int, int],
     size: tuple[int, int],
-    fill: tuple[int, int, int] = (0, 0, 0),
+    fill: Colour,
 ) -> Sample:
     """
     Resize the frame, then cut a window; outside the frame the window is filled and unlabelled.
@@ -173,8 +179,10 @@ def _shrunk_edges(target: Array, resized: tuple[int, int]) -> Array:
     return edges
 
 
-def fitted(sample: Sample, tasks: tuple[Task, ...], size: tuple[int, int]) -> Sample:
-    """Return the frame as the live node sees it: whole, aspect kept, centred, padded black."""
+def fitted(
+    sample: Sample, tasks: tuple[Task, ...], size: tuple[int, int], fill: Colour
+) -> Sample:
+    """Return the frame as the live node sees it: whole, aspect kept, centred, bars filled."""
     height, width = sample.image.shape[:2]
     factor = min(size[0] / height, size[1] / width)
     resized = (
@@ -182,7 +190,17 @@ def fitted(sample: Sample, tasks: tuple[Task, ...], size: tuple[int, int]) -> Sa
         min(size[1], max(1, round(width * factor))),
     )
     corner = (-((size[1] - resized[1]) // 2), -((size[0] - resized[0]) // 2))
-    return window(sample, tasks, resized, corner, size)
+    return window(sample, tasks, resized, corner, size, fill)
+
+
+def letterboxed(
+    sample: Sample, tasks: tuple[Task, ...], rows: int, fill: Colour
+) -> Sample:
+    """Keep `rows` rows about the centre, as a wider camera fitted by the live node has them."""
+    height, width = sample.image.shape[:2]
+    corner = (0, (height - rows) // 2)
+    wide = window(sample, tasks, (height, width), corner, (rows, width), fill)
+    return fitted(wide, tasks, (height, width), fill)
 
 
 # How often a window is drawn again when one class fills it (mmsegmentation's random crop).
@@ -195,6 +213,7 @@ def random_window(
     size: tuple[int, int],
     recipe: AugmentationRecipe,
     generator: np.random.Generator,
+    fill: Colour,
 ) -> Sample:
     """
     Zoom by the recipe's factor over the fitted size and cut a window: centred, or anywhere.
@@ -214,7 +233,7 @@ def random_window(
     resized = (max(1, round(height * factor)), max(1, round(width * factor)))
     spare_y, spare_x = resized[0] - size[0], resized[1] - size[1]
     if recipe.centred:
-        return window(sample, tasks, resized, (spare_x // 2, spare_y // 2), size)
+        return window(sample, tasks, resized, (spare_x // 2, spare_y // 2), size, fill)
     for _ in range(_DRAWS):
         # Positive spare: the window moves in the frame. Negative: the frame moves in the window.
         y = int(generator.integers(min(0, spare_y), max(0, spare_y) + 1))
@@ -222,7 +241,7 @@ def random_window(
         corner = (x, y)
         if recipe.largest_class >= 1 or _varied(sample, tasks, corner, size, factor, recipe):
             break
-    return window(sample, tasks, resized, corner, size)
+    return window(sample, tasks, resized, corner, size, fill)
 
 
 def _varied(

@@ -100,12 +100,15 @@ class AugmentationRecipe:
     centred: bool = False  # windows share the frame's centre; else they lie anywhere in it
     rotation_deg: float = 0.0  # at most this far about the optical axis, either way
     largest_class: float = 1.0  # crops are drawn anew while a class fills more than this share
+    letterbox: float = 0.0  # probability of bars as a wider camera has in the live node
     photometric: float = 0.0  # 0 = none, 1 = strong
     early_size: tuple[int, int] | None = None  # (height, width) of frames in the first steps
     early_share: float = 0.0  # of all steps at `early_size`: smaller frames, more steps an hour
 
     def __post_init__(self) -> None:
-        _require(0 <= self.flip <= 1, 'flip', self.flip, 'should be a probability')
+        for name in ('flip', 'letterbox'):
+            share = getattr(self, name)
+            _require(0 <= share <= 1, name, share, 'should be a probability')
         low, high = self.zoom
         _require(0 < low <= high, 'zoom', self.zoom, 'should rise from above 0')
         factors = self.zoom_factors

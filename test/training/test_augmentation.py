@@ -8,23 +8,31 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mtl_perception.camera import CameraModel
+from mtl_perception.inference.fitting import FittedGeometry
+from mtl_perception.manifest import IMAGENET_MEAN, padding_colour
 from mtl_perception.tasks import standard_tasks
 from mtl_perception.training.augmentation import augment
+from mtl_perception.training.data import ValidationFrames
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.geometry_augmentation import (
     fitted,
     flipped,
+    letterboxed,
     random_window,
     rotated,
     window,
     with_camera,
 )
 from mtl_perception.training.photometric import vary_photometry
-from mtl_perception.training.recipe import AugmentationRecipe
+from mtl_perception.training.recipe import AugmentationRecipe, NetworkRecipe
 import numpy as np
 import pytest
 
 TASKS = standard_tasks('rooms')
+FILL = (124, 116, 104)
+NETWORK = NetworkRecipe(
+    system='multi_task', backbone='mobilenetv2_100', size=(96, 128), reference_focal_px=80.0
+)
 
 
 def _surface_angles(sample):
@@ -50,9 +58,10 @@ def _surface_angles(sample):
 def test_back_projected_depth_has_the_augmented_normals(box_frame, seed):
     frame = box_frame(seed % 17, 192, 144, 150.0)
     recipe = AugmentationRecipe(
-        flip=0.5, zoom=(0.6, 1.8), photometric=1.0, rotation_deg=25.0 * (seed % 2)
+        flip=0.5, zoom=(0.6, 1.8), letterbox=0.5, photometric=1.0,
+        rotation_deg=25.0 * (seed % 2),
     )
-    result = augment(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed))
+    result = augment(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed), FILL)
     assert result.image.shape == (96, 128, 3)
     assert (result.camera.height, result.camera.width) == (96, 128)
     angles = _surface_angles(result)
@@ -88,7 +97,7 @@ def test_flip_mirrors_every_map_and_the_principal_point(box_frame):
 def test_a_point_keeps_its_label_and_depth_under_its_new_pixel(box_frame, seed):
     frame = box_frame(5, 192, 144, 150.0)
     recipe = AugmentationRecipe(zoom=(0.7, 1.7))
-    result = random_window(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed))
+    result = random_window(frame, TASKS, (96, 128), recipe, np.random.default_rng(seed), FILL)
     points = frame.camera.back_project(frame.targets['depth'])
     pixels = np.rint(result.camera.project(points)).astype(int)
     inside = ((pixels >= 2) & (pixels < (126, 94))).all(-1)
@@ -106,7 +115,7 @@ def test_a_turned_camera_sees_the_turned_world(box_frame, angle, seed):
     """Every point of the frame, turned by hand about the optical axis, is where it is seen."""
     frame = box_frame(seed, 192, 144, 150.0)
     frame = replace(frame, pose=np.eye(4))
-    result = rotated(frame, TASKS, angle)
+    result = rotated(frame, TASKS, angle, FILL)
     assert result.camera == frame.camera
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     points = frame.camera.back_project(frame.targets['depth']).astype(np.float64)
@@ -130,7 +139,7 @@ def test_a_turned_camera_sees_the_turned_world(box_frame, angle, seed):
     world = turned @ result.pose[:3, :3].T
     np.testing.assert_allclose(world, points, atol=1e-6)
     # The frame that a camera turned back sees is the first again, but for the corners.
-    back = rotated(result, TASKS, -angle)
+    back = rotated(result, TASKS, -angle, FILL)
     known = np.isfinite(back.targets['depth'])
     close = np.abs(back.targets['depth'] - frame.targets['depth'])[known] < 0.05
     assert close.mean() > 0.95
@@ -150,7 +159,7 @@ def test_zoom_factors_are_the_only_ones_drawn(box_frame):
     recipe = AugmentationRecipe(zoom_factors=(1.0, 1.2, 1.5))
     generator = np.random.default_rng(0)
     focal = [
-        random_window(box_frame(1), TASKS, (72, 96), recipe, generator).camera.fx
+        random_window(box_frame(1), TASKS, (72, 96), recipe, generator, FILL).camera.fx
         for _ in range(60)
     ]
     found, counts = np.unique(np.round(focal, 3), return_counts=True)
@@ -168,7 +177,7 @@ def test_the_law_of_the_zoom(box_frame):
         recipe = AugmentationRecipe(zoom=(0.5, 2.0), zoom_law=law)
         generator = np.random.default_rng(4)
         drawn[law] = np.array([
-            random_window(frame, (), (72, 96), recipe, generator).camera.fx / 80
+            random_window(frame, (), (72, 96), recipe, generator, FILL).camera.fx / 80
             for _ in range(300)
         ])
         assert drawn[law].min() > 0.49
@@ -183,7 +192,9 @@ def test_a_centred_window_keeps_the_centre(box_frame):
     offset = np.array([frame.camera.cx, frame.camera.cy]) - centre
     for factor in (0.75, 1.0, 1.25, 1.5):
         recipe = AugmentationRecipe(zoom_factors=(factor,), centred=True)
-        camera = random_window(frame, TASKS, (72, 96), recipe, np.random.default_rng(0)).camera
+        camera = random_window(
+            frame, TASKS, (72, 96), recipe, np.random.default_rng(0), FILL
+        ).camera
         moved = np.array([camera.cx, camera.cy]) - centre
         np.testing.assert_allclose(moved, factor * offset, atol=1.0)
     with pytest.raises(TrainingError, match='needs windows that move'):
@@ -200,8 +211,11 @@ def test_a_crop_that_one_class_fills_is_drawn_again(box_frame):
         recipe = AugmentationRecipe(zoom=(2.0, 2.0), largest_class=limit)
         generator = np.random.default_rng(1)
         share[limit] = [
-            (random_window(frame, TASKS, (72, 96), recipe, generator).targets['semantic'] == 0)
-            .mean() for _ in range(80)
+            np.mean(
+                random_window(frame, TASKS, (72, 96), recipe, generator, FILL)
+                .targets['semantic'] == 0
+            )
+            for _ in range(80)
         ]
     within = {limit: np.mean(np.array(values) <= 0.7) for limit, values in share.items()}
     # A window over 16 of 48 columns of the other class: one place in forty-nine, or ten tries.
@@ -228,23 +242,62 @@ def test_thin_edges_stay_connected_when_the_frame_shrinks(box_frame):
     edges[44, :] = 1
     frame = box_frame(0, 120, 90)
     frame = replace(frame, targets={'edges': edges})
-    shrunk = window(frame, TASKS, (40, 53), (0, 0), (40, 53)).targets['edges']
+    shrunk = window(frame, TASKS, (40, 53), (0, 0), (40, 53), FILL).targets['edges']
     assert (shrunk == 1).any(axis=1).all()
     assert (shrunk == 1).any(axis=0).all()
     assert (shrunk == 1).mean() < 0.1
 
 
 def test_fitting_keeps_the_aspect_and_centres(box_frame):
-    result = fitted(box_frame(0, 160, 90), TASKS, (96, 128))
+    result = fitted(box_frame(0, 160, 90), TASKS, (96, 128), FILL)
     assert result.camera.fx == pytest.approx(80.0 * 0.8)
     assert result.camera.fy == pytest.approx(80.0 * 1.02 * 0.8)
     rows = np.isfinite(result.targets['depth']).all(axis=1)
     assert rows.nonzero()[0].tolist() == list(range(12, 84))
 
 
+def test_letterboxed_is_what_the_live_node_makes_of_a_wider_camera(box_frame):
+    """The middle rows of a camera are another camera: `FittedGeometry` draws it for the node."""
+    frame = box_frame(4, 128, 96)
+    geometry = FittedGeometry.fit((72, 128), (96, 128))
+    canvas = np.full((96, 128, 3), FILL, np.uint8)
+    geometry.fit_image(frame.image[12:84], canvas)
+    result = letterboxed(frame, TASKS, 72, FILL)
+    np.testing.assert_array_equal(result.image, canvas)
+    seen = np.isfinite(result.targets['depth']).any(axis=1).nonzero()[0]
+    assert (seen.min(), seen.max()) == (12, 83)
+    np.testing.assert_array_equal(
+        result.targets['semantic'][12:84], frame.targets['semantic'][12:84]
+    )
+    assert result.camera == frame.camera
+
+
+def test_letterboxes_are_as_frequent_as_asked_and_no_wider_than_16_to_9(box_frame):
+    recipe, generator = AugmentationRecipe(flip=0, letterbox=0.6), np.random.default_rng(3)
+    frames = [
+        augment(box_frame(1), TASKS, (72, 96), recipe, generator, FILL) for _ in range(200)
+    ]
+    rows = np.array([(each.targets['semantic'] != 255).any(axis=1).sum() for each in frames])
+    assert rows.min() == 54
+    # 0.6 of them, less the one in nineteen that is drawn as high as the frame.
+    assert np.mean(rows < 72) == pytest.approx(0.6 * 18 / 19, abs=0.1)
+    with pytest.raises(TrainingError, match='letterbox'):
+        AugmentationRecipe(letterbox=1.5)
+
+
+def test_bars_have_the_colour_that_they_have_in_the_live_node(box_frame):
+    """Zero after normalisation, to half a grey level."""
+    mean = np.array(IMAGENET_MEAN)
+    assert np.abs(np.array(padding_colour(IMAGENET_MEAN)) / 255 - mean).max() <= 0.5 / 255
+    network = replace(NETWORK, mean=(0.2, 0.4, 0.6))
+    item = ValidationFrames([box_frame(0, 160, 90)], TASKS, network)[0]
+    assert (item[0].numpy()[:12] == (51, 102, 153)).all()
+    assert (item[0].numpy()[12] != (51, 102, 153)).any()
+
+
 def test_a_frame_without_camera_gets_the_reference_focal_length_once_fitted(box_frame):
     frame = replace(box_frame(0, 160, 120), camera=None)
-    result = fitted(with_camera(frame, (60, 80), 70.0), TASKS, (60, 80))
+    result = fitted(with_camera(frame, (60, 80), 70.0), TASKS, (60, 80), FILL)
     assert result.camera.focal_px == pytest.approx(70.0)
 
 

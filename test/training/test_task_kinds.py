@@ -41,7 +41,7 @@ def _sample() -> Sample:
 def test_a_mirror_and_a_window_move_them_and_mark_what_lies_outside():
     sample = _sample()
     mirrored = flipped(sample, TASKS)
-    moved = window(mirrored, TASKS, (64, 96), (-5, -3), (40, 60))
+    moved = window(mirrored, TASKS, (64, 96), (-5, -3), (40, 60), (0, 0, 0))
     for name, target in sample.targets.items():
         for y, x in ((0, 0), (2, 30), (3, 5), (10, 20), (39, 59)):
             inside = y >= 3 and x >= 5

@@ -243,7 +243,8 @@ def test_enlarged_source_frames_fill_the_network_without_a_border(name):
     white = Sample(np.full((height, width, 3), 255, np.uint8), {}, None, 'white')
     for seed in range(3):
         found = augment(
-            white, (), recipe.network.size, recipe.augmentation, np.random.default_rng(seed)
+            white, (), recipe.network.size, recipe.augmentation, np.random.default_rng(seed),
+            (0, 0, 0),
         )
         assert (found.image == 255).all()
 
