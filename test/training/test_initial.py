@@ -58,8 +58,8 @@ def test_a_bundle_of_something_else_is_refused():
 
 
 def test_a_missing_bundle_is_named_before_training(tmp_path, monkeypatch):
-    """The dry run of the default bundle's recipe says that its first half is not there."""
+    """The dry run of the default bundle's recipe says that what it goes on from is not there."""
     monkeypatch.chdir(tmp_path)
     _, missing = dry_run(load_recipe(CONFIG / 'rooms_small.yaml'), tmp_path)
-    assert any(line.startswith('network.initial: ') and 'rooms_small_start' in line
+    assert any(line.startswith('network.initial: ') and 'rooms_small_lenses' in line
                for line in missing)
