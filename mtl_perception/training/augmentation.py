@@ -13,8 +13,8 @@ from mtl_perception.training.geometry_augmentation import (
     random_window,
     rotated,
 )
-from mtl_perception.training.photometric import vary_photometry
-from mtl_perception.training.recipe import AugmentationRecipe
+from mtl_perception.training.photometric import distort_colours, vary_photometry
+from mtl_perception.training.recipe import AugmentationRecipe, COLOURS
 from mtl_perception.values import Sample
 import numpy as np
 
@@ -49,5 +49,6 @@ def augment(
         fewest = min(size[0], round(size[1] / WIDEST_ASPECT))
         rows = int(generator.integers(fewest, size[0] + 1))
         sample = letterboxed(sample, tasks, rows, fill)
-    image = vary_photometry(sample.image, recipe.photometric, generator)
+    vary = distort_colours if recipe.photometric_law == COLOURS else vary_photometry
+    image = vary(sample.image, recipe.photometric, generator)
     return replace(sample, image=image)

@@ -51,6 +51,43 @@ def _blurred(image: Image, strength: float, generator: np.random.Generator) -> I
     return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.uint8)
 
 
+# What SSD's distortion of colours varies at full strength, each half of the time.
+_BRIGHTNESS = 32.0  # grey levels added, either way
+_CONTRAST = _SATURATION = 0.5  # a factor between 1 less and 1 plus this
+_HUE_DEG = 36.0
+
+
+def distort_colours(image: Image, strength: float, generator: np.random.Generator) -> Image:
+    """
+    Return the frame with other brightness, contrast, saturation and hue, as DeMT is trained.
+
+    Each varies in half of the frames, uniformly; contrast comes before or after the colours.
+    Liu et al., SSD (ECCV 2016), 3.6 of its arXiv version.
+
+    :param image: uint8 (H, W, 3) RGB
+    :param strength: 0 leaves the frame unchanged; 1 is the published range
+    """
+    if strength == 0:
+        return image
+
+    def drawn(reach: float) -> float:
+        return generator.uniform(-reach, reach) * strength if generator.random() < 0.5 else 0.0
+
+    brightness, contrast = drawn(_BRIGHTNESS), 1 + drawn(_CONTRAST)
+    saturation, hue = 1 + drawn(_SATURATION), drawn(_HUE_DEG)
+    contrast_last = generator.random() < 0.5
+    pixels = image + np.float32(brightness)
+    if not contrast_last:
+        pixels *= np.float32(contrast)
+    hsv = cv2.cvtColor(np.clip(pixels, 0, 255) / np.float32(255), cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + hue) % 360
+    hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 1)
+    pixels = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * np.float32(255)
+    if contrast_last:
+        pixels *= np.float32(contrast)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
 def vary_photometry(image: Image, strength: float, generator: np.random.Generator) -> Image:
     """
     Return the frame as another camera under another light might have given it.

@@ -23,6 +23,7 @@ IMAGENET = 'imagenet'
 SKIP, FAIL = CORRUPT = ('skip', 'fail')
 LAST, BEST = KEPT = ('last', 'best')
 LOG_UNIFORM, UNIFORM = ZOOM_LAWS = ('log_uniform', 'uniform')
+CAMERA, COLOURS = PHOTOMETRIC_LAWS = ('camera', 'colours')
 _VARIABLE = re.compile(r'\$\{(\w+)\}')
 
 
@@ -102,6 +103,7 @@ class AugmentationRecipe:
     largest_class: float = 1.0  # crops are drawn anew while a class fills more than this share
     letterbox: float = 0.0  # probability of bars as a wider camera has in the live node
     photometric: float = 0.0  # 0 = none, 1 = strong
+    photometric_law: str = CAMERA  # tone, sensor and lens of a camera, or `colours` alone (SSD)
     early_size: tuple[int, int] | None = None  # (height, width) of frames in the first steps
     early_share: float = 0.0  # of all steps at `early_size`: smaller frames, more steps an hour
 
@@ -124,6 +126,8 @@ class AugmentationRecipe:
         _require(0 < share <= 1, 'largest_class', share, 'should be above 0 and at most 1')
         strength = self.photometric
         _require(0 <= strength <= 1, 'photometric', strength, 'should be between 0 and 1')
+        law, laws = self.photometric_law, PHOTOMETRIC_LAWS
+        _require(law in laws, 'photometric_law', law, f'is not in {laws}')
         share = self.early_share
         _require(0 <= share <= 1, 'early_share', share, 'should be between 0 and 1')
         early = self.early_size

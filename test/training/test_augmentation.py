@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from mtl_perception.training.geometry_augmentation import (
     window,
     with_camera,
 )
-from mtl_perception.training.photometric import vary_photometry
+from mtl_perception.training.photometric import distort_colours, vary_photometry
 from mtl_perception.training.recipe import AugmentationRecipe, NetworkRecipe
 import numpy as np
 import pytest
@@ -309,6 +310,36 @@ def test_a_wrong_or_distorted_camera_is_refused_by_name(box_frame):
     bent = replace(frame.camera, distortion=(0.1, 0.0, 0.0, 0.0, 0.0))
     with pytest.raises(TrainingError, match=r'box_0.*distortion'):
         with_camera(replace(frame, camera=bent), (72, 96), 80.0)
+
+
+def test_distorted_colours_are_within_the_published_ranges():
+    """
+    Brightness +-32, contrast and saturation by 0.5 to 1.5, hue within 18 of OpenCV's half degrees.
+
+    One pixel is followed by the standard library: the drawn values explain what became of it.
+    """
+    pixel = (120, 90, 60)
+    image = np.full((1, 1, 3), pixel, np.uint8)
+    hue = colorsys.rgb_to_hsv(*(each / 255 for each in pixel))[0]
+    hues, saturations, values, same = [], [], [], 0
+    for seed in range(1500):
+        found = distort_colours(image, 1.0, np.random.default_rng(seed))[0, 0].astype(float)
+        h, s, v = colorsys.rgb_to_hsv(*(found / 255))
+        hues.append((h - hue + 0.5) % 1 - 0.5)
+        values.append(v)
+        saturations.append(s)
+        same += tuple(found) == pixel
+    # Rounding of bytes; a darker pixel rounds coarser.
+    assert np.abs(hues).max() * 360 == pytest.approx(36, abs=3)
+    # Brightest: (120 + 32) x 1.5; darkest: (120 - 32) x 0.5.
+    assert max(values) * 255 == pytest.approx(228, abs=8)
+    assert min(values) * 255 == pytest.approx(44, abs=6)
+    # Brightness moves all channels: 60 of 152 is the least saturation it leaves, 60 of 88 the most.
+    assert 0.5 * 60 / 152 - 0.02 < min(saturations) < 0.5 * 60 / 120
+    assert max(saturations) == pytest.approx(1.0, abs=0.03)
+    assert same / 1500 == pytest.approx(0.5**4, abs=0.02)
+    again = distort_colours(image, 0.0, np.random.default_rng(0))
+    assert np.array_equal(again, image)
 
 
 def test_photometry_changes_values_not_places():

@@ -59,10 +59,11 @@ DENSEMTL = {
     'loss.scales': 'mean', 'optimiser.weight_decay': 0.0, 'optimiser.betas': (0.9, 0.98),
     'augmentation.photometric': 0.0,
 }
+DISTORTION = {'augmentation.photometric': 1.0, 'augmentation.photometric_law': 'colours'}
 # Read in the released code and its configurations.
 PUBLISHED = {
-    'demt_nyud': {**UNIFORM_HALF_TO_TWO, 'network.size': (425, 560)},
-    'demt_pascal': {**UNIFORM_HALF_TO_TWO, 'network.size': (512, 512)},
+    'demt_nyud': {**UNIFORM_HALF_TO_TWO, **DISTORTION, 'network.size': (425, 560)},
+    'demt_pascal': {**UNIFORM_HALF_TO_TWO, **DISTORTION, 'network.size': (512, 512)},
     'mti_net_nyud': {**ADAM_100_EPOCHS, **NYUD_ZOOM},
     'pad_net_nyud': {**ADAM_100_EPOCHS, **NYUD_ZOOM},
     'mti_net_pascal': {
@@ -118,6 +119,7 @@ def test_values_arrive_with_their_types():
         ({'optimiser__average_decay': 1}, r'average_decay: 1\.0 should be at least 0 and below 1'),
         ({'augmentation__zoom': [0, 1]}, r'augmentation\.zoom: \(0\.0, 1\.0\) should rise'),
         ({'augmentation__zoom_law': 'linear'}, r"zoom_law: 'linear' is not in"),
+        ({'augmentation__photometric_law': 'warm'}, r"photometric_law: 'warm' is not in"),
         ({'network__std': [0.2, 0, 0.2]}, r'network\.std: \(0\.2, .* should be positive'),
         ({'network__mean': [124, 116, 104]}, r'network\.mean: .* should be between 0 and 1'),
         ({'augmentation__early_share': 0.5}, r'early_share: 0\.5 needs early_size'),
