@@ -334,7 +334,7 @@ def test_distorted_colours_are_within_the_published_ranges():
     # Brightest: (120 + 32) x 1.5; darkest: (120 - 32) x 0.5.
     assert max(values) * 255 == pytest.approx(228, abs=8)
     assert min(values) * 255 == pytest.approx(44, abs=6)
-    # Brightness moves all channels: 60 of 152 is the least saturation it leaves, 60 of 88 the most.
+    # Brightness moves all channels: 60 of 152 is the least saturation left, 60 of 88 the most.
     assert 0.5 * 60 / 152 - 0.02 < min(saturations) < 0.5 * 60 / 120
     assert max(saturations) == pytest.approx(1.0, abs=0.03)
     assert same / 1500 == pytest.approx(0.5**4, abs=0.02)

@@ -72,7 +72,7 @@ def test_the_command_says_what_is_missing(capsys, tmp_path):
     assert output.startswith('rooms_small_depth_alone\nnetwork: single_task')
     assert 'tasks: depth (depth)\n' in output
     assert '3 x depth log_gradient' in output
-    assert f'missing: data: {tmp_path}/lenses' in output
+    assert f'missing: data: {tmp_path}/formats' in output
 
 
 def test_a_twin_of_an_unknown_task_is_refused():
