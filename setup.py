@@ -91,6 +91,7 @@ setup(
             file for file in glob('config/*') if '.' in file.rsplit('/', 1)[-1]
         )),
         (f'share/{PACKAGE}/config/train', sorted(glob('config/train/*.yaml'))),
+        (f'share/{PACKAGE}/config/name_maps', sorted(glob('config/name_maps/*.yaml'))),
         (f'share/{PACKAGE}/config/study', sorted(glob('config/study/*.yaml'))),
     ],
     install_requires=['setuptools'],

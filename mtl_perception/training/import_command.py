@@ -12,9 +12,11 @@ NAMES.yaml maps regular expressions, each for a whole name, to new names; null l
   'backbone\\.(.*)': 'encoder.backbone.net.\\1'
   'params\\..*': null
 
+shipped maps, for recipes with `mode: published`: mti_net, pad_net, demt, densemtl
+
 example:
-  python3 -m mtl_perception import-weights --weights checkpoint.pth \\
-    --config config/train/mti_net_nyud.yaml --map names.yaml --out bundles/published
+  python3 -m mtl_perception import-weights --weights checkpoint.pth.tar \\
+    --config mti_net_published.yaml --map mti_net --out bundles/published
 """
 
 
@@ -35,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--out', type=Path, required=True, help='the bundle to write')
     parser.add_argument(
         '--map', metavar='NAMES', dest='names',
-        help='a YAML file that renames, or `timm`: the weights of a timm model, for the backbone',
+        help='a YAML file that renames, the name of a shipped one, or `timm`: the weights of a '
+        'timm model, for the backbone',
     )
     return parser
 

@@ -16,6 +16,7 @@ from mtl_perception.bundle import save_bundle
 from mtl_perception.manifest import file_digest, Manifest
 from mtl_perception.training.errors import TrainingError
 from mtl_perception.training.initial import load_matching, Matched
+from mtl_perception.training.name_maps import find_map, read_rules, renamed
 from mtl_perception.training.recipe import Recipe
 from mtl_perception.training.run import make_network
 import numpy as np
@@ -23,7 +24,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 import torch
 from torch import nn, Tensor
-import yaml
 
 # The names of a timm model, as `create_model(...).state_dict()` has them.
 TIMM = 'timm'
@@ -31,8 +31,15 @@ TIMM = 'timm'
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'weights')
 _PARALLEL = 'module.'
 _BACKBONE = 'encoder.backbone.net.'
-
-Rules = tuple[tuple[re.Pattern[str], str | None], ...]
+# Training scripts keep their scores beside the weights, as numbers of NumPy: data like tensors,
+# but PyTorch wants them named.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'float32', 'float64')),
+    (_SCALAR, 'numpy.core.multiarray.scalar'),
+    (_SCALAR, 'numpy._core.multiarray.scalar'),
+]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -51,7 +58,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == '.safetensors':
             return dict(load_file(path))
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location='cpu', weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()
         msg = (
@@ -75,71 +83,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if all(name.startswith(_PARALLEL) for name in tensors):
         return {name[len(_PARALLEL) :]: value for name, value in tensors.items()}
     return tensors
-
-
-def read_rules(path: Path) -> Rules:
-    r"""
-    Return the renaming rules of a YAML file: a mapping of regular expressions to new names.
-
-    The first expression that fits a whole name renames it; its groups are \1, \2, ... in the
-    new name; null leaves the tensor out. Names that no rule fits stay.
-
-    Raises
-    ------
-    TrainingError
-        If the file cannot be read, is no such mapping, or an expression is wrong.
-
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'name map {path} cannot be read: {" ".join(str(error).split())}'
-        raise TrainingError(msg) from error
-    if not isinstance(values, Mapping):
-        msg = f'name map {path} should be a mapping of regular expressions to new names or null'
-        raise TrainingError(msg)
-    rules = []
-    for pattern, name in values.items():
-        if name is not None and not isinstance(name, str):
-            msg = f'name map {path}: {pattern!r} becomes {name!r}; write a name or null'
-            raise TrainingError(msg)
-        try:
-            rules.append((re.compile(str(pattern)), name))
-        except re.error as error:
-            msg = f'name map {path}: {pattern!r} is no regular expression: {error}'
-            raise TrainingError(msg) from error
-    return tuple(rules)
-
-
-def renamed(weights: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """
-    Return the weights under their new names.
-
-    Raises
-    ------
-    TrainingError
-        If two tensors get one name, or a new name has a group that its expression lacks.
-
-    """
-    result: dict[str, Tensor] = {}
-    origin: dict[str, str] = {}
-    for name, tensor in weights.items():
-        new: str | None = name
-        for pattern, replacement in rules:
-            if found := pattern.fullmatch(name):
-                try:
-                    new = None if replacement is None else found.expand(replacement)
-                except (re.error, IndexError) as error:
-                    msg = f'name map: {replacement!r} for {pattern.pattern!r}: {error}'
-                    raise TrainingError(msg) from error
-                break
-        if new is None:
-            continue
-        if new in result:
-            msg = f'name map: {origin[new]!r} and {name!r} both become {new!r}; keep one (null)'
-            raise TrainingError(msg)
-        result[new], origin[new] = tensor, name
-    return result
 
 
 def with_backbone_names(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,8 +120,8 @@ def import_weights(
     """
     Write the bundle of a recipe's network with the weights of a file, as far as names agree.
 
-    :param names: a YAML file of renaming rules (`read_rules`), or 'timm' for a timm model that
-        becomes the backbone
+    :param names: a name map (`read_rules`), a file or the name of a shipped one, or 'timm' for a
+        timm model that becomes the backbone
     :returns: the manifest as written, and what was matched
 
     Raises
@@ -195,7 +138,7 @@ def import_weights(
     if names == TIMM:
         weights = with_backbone_names(network, weights)
     elif names is not None:
-        weights = renamed(weights, read_rules(Path(names)))
+        weights = renamed(weights, read_rules(find_map(names)), network)
     matched = load_matching(network, weights)
     if not matched.loaded:
         msg = (

@@ -13,11 +13,10 @@ from mtl_perception.training.errors import TrainingError  # noqa: E402
 from mtl_perception.training.import_command import main  # noqa: E402
 from mtl_perception.training.import_weights import (  # noqa: E402
     import_weights,
-    read_rules,
     read_weights,
-    renamed,
     with_backbone_names,
 )
+from mtl_perception.training.name_maps import read_rules, renamed  # noqa: E402
 from mtl_perception.training.recipe import (  # noqa: E402
     DataRecipe,
     NetworkRecipe,
@@ -26,6 +25,7 @@ from mtl_perception.training.recipe import (  # noqa: E402
 )
 from mtl_perception.training.run import make_network  # noqa: E402
 from mtl_perception.training.task_recipe import TaskRecipe  # noqa: E402
+import numpy as np  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 import timm  # noqa: E402
 import yaml  # noqa: E402
@@ -71,6 +71,9 @@ def test_checkpoints_are_read_as_plain_tensors_wherever_the_weights_lie(tmp_path
     assert set(read_weights(tmp_path / 'a.pth')) == {'a', 'b'}
     save_file({'a': torch.ones(2)}, tmp_path / 'a.safetensors')
     assert torch.equal(read_weights(tmp_path / 'a.safetensors')['a'], torch.ones(2))
+    scores = {'rmse': np.float64(0.5), 'best': np.float32(2), 'steps': np.int64(3)}
+    torch.save({'model': weights, 'best_result': scores}, tmp_path / 'scored.pth')
+    assert set(read_weights(tmp_path / 'scored.pth')) == {'a', 'b'}
     torch.save({'model': RECIPE}, tmp_path / 'code.pth')
     with pytest.raises(TrainingError, match=r'code\.pth cannot be read'):
         read_weights(tmp_path / 'code.pth')
