@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.networks.backbone_weights import load_backbone_weights
+from mtl_perception.networks.dense_backbones import make_dense
 from mtl_perception.networks.errors import NetworkError
 import timm
 import torch
@@ -168,6 +169,7 @@ def _build_timm(
     net = timm.create_model(
         spec.source, pretrained=pretrained, features_only=True, out_indices=indices, **arguments
     )
+    make_dense(net)
     channels = tuple(int(width) for width in net.feature_info.channels())
     strides = tuple(int(stride) for stride in net.feature_info.reduction())
     return Backbone(net, name, channels, strides)
