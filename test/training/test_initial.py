@@ -61,5 +61,5 @@ def test_a_missing_bundle_is_named_before_training(tmp_path, monkeypatch):
     """The dry run of the default bundle's recipe says that what it goes on from is not there."""
     monkeypatch.chdir(tmp_path)
     _, missing = dry_run(load_recipe(CONFIG / 'rooms_small.yaml'), tmp_path)
-    assert any(line.startswith('network.initial: ') and 'rooms_small_lenses' in line
+    assert any(line.startswith('network.initial: ') and 'rooms_small_formats' in line
                for line in missing)
