@@ -133,7 +133,15 @@ def test_it_has_learned_rooms(engine: Engine, rendered: list[Sample]):
 
 
 @pytest.mark.slow
-def test_depth_stays_metric_and_fits_its_normals_through_other_lenses(engine: Engine):
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ('worlds', 'least_seen'),
+    # Over 24 worlds the ratio of the camera that sees the least is known to a tenth only.
+    [(24, 1.3), pytest.param(96, 1.2, marks=pytest.mark.matrix)],
+)
+def test_depth_stays_metric_and_fits_its_normals_through_other_lenses(
+    engine: Engine, worlds: int, least_seen: float
+):
     pytest.importorskip('embreex')
     reference = 277.0  # the reference focal length of the bundle
     cameras = {
@@ -150,7 +158,7 @@ def test_depth_stays_metric_and_fits_its_normals_through_other_lenses(engine: En
     biases: dict[str, list[float]] = {name: [] for name in cameras}
     angles: dict[str, list[float]] = {name: [] for name in cameras}
     perceiver = Perceiver(engine)
-    for seed in range(78001, 78025):
+    for seed in range(78001, 78001 + worlds):
         for name, samples in zip(cameras, _rooms(seed, list(cameras.values()), 4)):
             camera = cameras[name]
             common = (np.abs(camera.rays()[..., :2]) <= narrowest).all(axis=-1)
@@ -170,8 +178,6 @@ def test_depth_stays_metric_and_fits_its_normals_through_other_lenses(engine: En
     for name in cameras:
         # Without the focal correction 0.7x would be off by log 0.7 = -0.36, 1.4x by 0.34.
         assert abs(bias[name] - bias['reference']) < 0.12, (name, bias)
-        # Over fewer worlds than these the ratio of two means is not yet steady.
-        # The longest lens on the widest format sees the least of a room: 1.24 was measured.
-        limit = 1.28 if name == '16:9 1.4x' else 1.2
+        limit = least_seen if name == '16:9 1.4x' else 1.2
         assert mean[name] <= limit * mean['reference'], (name, mean)
         assert angle[name] <= 1.3 * angle['reference'], (name, angle)
