@@ -108,7 +108,7 @@ def test_published_baselines_on_resnets_are_dilated(backbone, stride, four_tasks
 @pytest.mark.parametrize('system', ['single_task', 'multi_task'])
 def test_baselines_overfit_four_frames(system, four_tasks, overfit):
     tasks = four_tasks[:1] if system == 'single_task' else four_tasks
-    scores = overfit(build_network(system, tasks, backbone='mobilenetv2_100'), steps=80)
+    scores = overfit(build_network(system, tasks, backbone='mobilenetv2_100'), steps=120)
     assert scores['miou'] > 0.95, scores
     assert scores.get('abs_rel', 0) < 0.05, scores
     assert scores.get('degrees', 0) < 10, scores
