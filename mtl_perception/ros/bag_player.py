@@ -21,9 +21,10 @@ from rosgraph_msgs.msg import Clock
 
 CLOCK_TOPIC = '/clock'
 _CLOCK_PERIOD_S = 0.02
-# Several publishers may have latched on one topic (tf_static): late subscribers need them all.
-_LATCHED_DEPTH = 100
-_DEPTH = 10
+# Several publishers may have latched on one topic (tf_static): late subscribers need them all. And
+# Fast DDS drops a small message now and then; Jazzy's subscribers ask for it a fifth of a second
+# later or more, when at 60 Hz the last ten no longer held it.
+_DEPTH = 100
 
 
 class BagPlayer(Node):
@@ -196,7 +197,7 @@ def _message_class(type_name: str) -> Any:
 
 def _profile(latched: bool) -> QoSProfile:
     return QoSProfile(
-        depth=_LATCHED_DEPTH if latched else _DEPTH,
+        depth=_DEPTH,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )

@@ -152,13 +152,15 @@ def _run_camera(arguments: argparse.Namespace) -> None:
 def _spinning(node: Any) -> Iterator[None]:
     """Answer the node's services and parameter requests in a thread of its own."""
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.task import Future
 
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    done = Future()
 
     def spin() -> None:
         try:
-            executor.spin()
+            executor.spin_until_future_complete(done)
         except ExternalShutdownException:
             pass
 
@@ -167,8 +169,11 @@ def _spinning(node: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        executor.shutdown(timeout_sec=1.0)
-        thread.join(timeout=1.0)
+        # The thread ends by itself first: Jazzy's executor and publishers crash the process when
+        # they are destroyed while it waits.
+        done.set_result(None)
+        thread.join()
+        executor.shutdown()
         node.destroy_node()
 
 

@@ -215,7 +215,9 @@ def test_the_real_kitchen_comes_through_byte_for_byte(
         topic: listener.subscribe(kind, topic, 100, raw=True) for topic, kind in kinds.items()
     }
     camera = start_command('camera', f'bag:{path}', '--rate', 2, '--wait', 20)
-    listener.spin_until(lambda: all(len(messages) == 70 for messages in heard.values()), 30)
+    listener.spin_until(
+        lambda: all(len(messages) == 70 for messages in heard.values()), 30, [camera]
+    )
     assert camera.wait(10) == 0
     for topic in kinds:
         assert_same(heard[topic], wanted[topic])
