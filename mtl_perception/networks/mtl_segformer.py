@@ -8,7 +8,10 @@ from typing import ClassVar, TYPE_CHECKING
 
 from mtl_perception.networks.heads import prediction_layer
 from mtl_perception.networks.layers.all_mlp import AllMLP
-from mtl_perception.networks.layers.reduced_cross_attention import ReducedCrossAttention
+from mtl_perception.networks.layers.reduced_cross_attention import (
+    block_means,
+    ReducedCrossAttention,
+)
 from mtl_perception.networks.network import Encoder, Network
 from mtl_perception.networks.outputs import Outputs
 import torch
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from mtl_perception.tasks import Task
 
 WIDTH = 256
+REDUCTION = 8
 
 
 class MTLSegFormer(Network):
@@ -62,8 +66,10 @@ class MTLSegFormer(Network):
         levels = self.encoder(image)
         own = {name: fusion(levels) for name, fusion in self.own.items()}  # A: (B, 256, H/4, W/4)
         joined = dict(own)
+        # once per task, although each is asked by all the others; a lone task asks nobody
+        reduced = {name: block_means(a, REDUCTION) for name, a in own.items() if self.attention}
         for name, attention in self.attention.items():
-            found = attention(own[name], own)  # B
+            found = attention(own[name], reduced)  # B
             joined[name] = self.combine[name](torch.cat([own[name], found], 1))
         wanted = self.all_tasks if self.training else self.tasks
         maps = {

@@ -11,21 +11,23 @@ from torch import nn, Tensor
 from torch.nn import functional
 
 
+def block_means(feature: Tensor, side: int) -> Tensor:
+    """Average (B, C, H, W) over blocks of ``side`` x ``side`` pixels; the last row repeats."""
+    return functional.avg_pool2d(pad_to_multiple(feature, side), side)
+
+
 class ReducedCrossAttention(nn.Module):
     """
     softmax(Q K^T / sqrt(d)) V: every pixel of a task asks all positions of all other tasks.
 
-    Keys and values have weights of their own for every source and are averaged over blocks of
-    ``reduction`` x ``reduction`` pixels; the softmax runs over the tokens of all sources at once,
-    so that places and tasks compete. Multi-head, with an output projection.
+    Keys and values come from reduced maps (`block_means`) and have weights of their own for every
+    source; the softmax runs over the tokens of all sources at once, so that places and tasks
+    compete. Multi-head, with an output projection.
     """
 
-    def __init__(
-        self, channels: int, sources: Sequence[str], heads: int = 4, reduction: int = 8
-    ) -> None:
+    def __init__(self, channels: int, sources: Sequence[str], heads: int = 4) -> None:
         super().__init__()
         self.heads = heads
-        self.reduction = reduction
         self.query = nn.Conv2d(channels, channels, 1)
         self.key_value = nn.ModuleDict(
             {source: nn.Conv2d(channels, 2 * channels, 1) for source in sources}
@@ -33,12 +35,10 @@ class ReducedCrossAttention(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, target: Tensor, sources: Mapping[str, Tensor]) -> Tensor:
-        """Map the target (B, C, H, W) and the sources' maps to what was found, (B, C, H, W)."""
+        """Map the target (B, C, H, W) and the sources' (B, C, h, w) to what was found there."""
         keys, values = [], []
         for name, layer in self.key_value.items():
-            whole = pad_to_multiple(sources[name], self.reduction)
-            reduced = functional.avg_pool2d(whole, self.reduction)
-            key, value = layer(reduced).chunk(2, 1)
+            key, value = layer(sources[name]).chunk(2, 1)
             keys.append(self._split(key))
             values.append(self._split(value))
         found = functional.scaled_dot_product_attention(
@@ -48,4 +48,5 @@ class ReducedCrossAttention(nn.Module):
 
     def _split(self, feature: Tensor) -> Tensor:
         """Turn a map (B, C, H, W) into tokens per head (B, heads, H*W, C / heads)."""
-        return feature.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)
+        # PyTorch's fused attention takes tokens whose values lie side by side, and no others.
+        return feature.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3).contiguous()
