@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mtl_perception.ros.dds import use_large_message_profile
 
     use_large_message_profile()
+    from mtl_perception.ros.shutdown import shut_down
     import rclpy
 
     try:
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rclpy.ok():
             raise
     finally:
-        rclpy.try_shutdown()
+        shut_down()
     return 0
 
 

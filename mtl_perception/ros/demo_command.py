@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from mtl_perception.ros.shutdown import shut_down
     import rclpy
     from rclpy.executors import ExternalShutdownException
 
@@ -85,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
             viewer = Viewer()
             print(f'viewer: {viewer.address}', flush=True)
         rclpy.init(args=[])
-        stack.callback(rclpy.try_shutdown)
+        stack.callback(shut_down)
         node = rclpy.create_node('mtl_perception_demo')
         children = [
             ('camera', stack.enter_context(child('camera', _camera_arguments(arguments)))),

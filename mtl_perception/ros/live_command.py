@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Fast DDS reads its profile when the first participant is made.
     use_large_message_profile()
     keep_freed_memory()
+    from mtl_perception.ros.shutdown import shut_down
     import rclpy
 
     try:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options.model)
     finally:
-        rclpy.try_shutdown()
+        shut_down()
 
 
 def _run(model: Path | None) -> int:
