@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -13,8 +15,11 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture
-def running(ros_domain: int) -> None:
+def running(ros_domain: int) -> Iterator[None]:
     rclpy.init(args=[], domain_id=ros_domain)
+    yield
+    # A test that failed must not leave its context to the next.
+    rclpy.get_default_context().try_shutdown()
 
 
 def test_the_context_ends(running: None) -> None:
