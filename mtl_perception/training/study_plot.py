@@ -25,19 +25,22 @@ def plot(summary: Mapping[str, Any]) -> bytes:
     rows = range(len(names))
     deltas = [summary['networks'][name]['delta_m'] for name in names]
     means = [each['mean'] for each in deltas]
+    spreads = [each['deviation'] or 0 for each in deltas]
     left.barh(
-        rows, means, xerr=[each['deviation'] or 0 for each in deltas], height=0.6,
+        rows, means, xerr=spreads, height=0.6,
         color=[_HIGH if mean > 0 else _LOW for mean in means],
     )  # fmt: skip
     base = summary['networks'][summary['baseline']]['delta_m']['mean']
     left.axvline(base, color='0.35', linestyle='--', linewidth=1)
-    span = max(abs(mean) for mean in means) or 1
-    for row, mean in zip(rows, means):
+    # The numbers stand beyond the bars of error, which would strike them through.
+    ends = [mean + spread if mean >= 0 else mean - spread for mean, spread in zip(means, spreads)]
+    span = max(abs(end) for end in ends) or 1
+    for row, mean, end in zip(rows, means, ends):
         left.annotate(
-            f'{mean:+.1f}', (mean, row), (4 if mean >= 0 else -4, 0), va='center',
+            f'{mean:+.1f}', (end, row), (4 if mean >= 0 else -4, 0), va='center',
             ha='left' if mean >= 0 else 'right', textcoords='offset points', fontsize=9,
         )  # fmt: skip
-    left.set_xlim(min(0, *means) - 0.22 * span, max(0, *means) + 0.22 * span)
+    left.set_xlim(min(0, *ends) - 0.22 * span, max(0, *ends) + 0.22 * span)
     left.set_yticks(rows, names)
     left.invert_yaxis()
     left.set_title(r'$\Delta_m$ against single-task networks (%)', fontsize=10)
